@@ -29,6 +29,7 @@ def settle():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def folder(*parts):
