@@ -4,7 +4,7 @@ import torch
 
 import common
 
-MIN_MARGIN = 0.1
+MIN_MARGIN = 0.2
 N_VARIANTS = 400  # spellings of a prompt tried until every margin is clear
 N_LAST = 8  # positions whose logits are stored where not all are
 

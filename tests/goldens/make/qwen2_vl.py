@@ -35,7 +35,7 @@ TEXT = {
     "num_key_value_heads": 1,
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
+    "rope_theta": 16.0,  # small: height and width must matter on small grids
     "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
     "tie_word_embeddings": True,
     "bos_token_id": 346,
@@ -142,16 +142,29 @@ def scales(name, shape):
     """Mean and standard deviation of a parameter.
 
     Logits get a spread of about 4. The final norm's weights have mean 0: with mean 1 a tied head
-    would make the model repeat its last token.
+    would make the model repeat its last token. In the tower the patches outweigh what is the same
+    for all of them (biases, averages over attention), so that rows differ.
     """
     if name == "model.language_model.norm.weight":
         return 0.0, 1.0
     if "embed_tokens" in name or "lm_head" in name:
         return 0.0, 0.25
+    tower = name.startswith("model.visual")
     if len(shape) == 1:
-        return (1.0, 0.2) if "norm" in name or "ln_q" in name else (0.0, 0.2)
-    gain = 1.6 if any(key in name for key in ["q_proj", "k_proj", "qkv"]) else 1.2
-    return 0.0, gain / math.sqrt(math.prod(shape[1:]))
+        is_norm_weight = name.endswith("weight")
+        return (1.0, 0.2) if is_norm_weight else (0.0, 0.05 if tower else 0.2)
+    return 0.0, gain(name, tower) / math.sqrt(math.prod(shape[1:]))
+
+
+def gain(name, tower):
+    """How much a product multiplies the standard deviation of what enters it."""
+    if any(key in name for key in ["q_proj", "k_proj", "qkv"]):
+        return 1.6 if tower else 1.0
+    if "patch_embed" in name:
+        return 4.0
+    if tower and ("attn.proj" in name or "fc2" in name):
+        return 0.8
+    return 1.2
 
 
 def save_processor(place):
