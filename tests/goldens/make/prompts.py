@@ -122,7 +122,7 @@ def golden(model, processor, prompt, hooks, tensors):
 
 
 def clear_variant(model, processor, prompt):
-    """The first spelling of a prompt whose greedy tokens are all chosen by a clear margin."""
+    """The first spelling of a prompt whose greedy tokens have clear margins and do not just repeat."""
     name, template, pictures = prompt
     for variant in range(N_VARIANTS):
         messages = spelled(template, f" {variant}?" if variant else "?")
@@ -130,8 +130,8 @@ def clear_variant(model, processor, prompt):
         drawn = [common.draw(picture, None) for picture in pictures] or None
         inputs = dict(processor(text=[text], images=drawn, return_tensors="pt"))
         greedy, steps = common.greedy(model, inputs)
-        if min(common.margins(steps)) >= MIN_MARGIN:
-            assert len(set(greedy.tolist())) >= common.N_STEPS // 3, "a repeating answer"
+        repeats = len(set(greedy.tolist())) < common.N_STEPS // 3
+        if min(common.margins(steps)) >= MIN_MARGIN and not repeats:
             return messages, text, inputs, greedy, steps
     raise SystemExit(f"{name}: no variant has clear margins; choose another seed")
 
