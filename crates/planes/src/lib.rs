@@ -1,1 +1,34 @@
-//! Not written yet.
+//! What the system needs of the world around it, in three small traits: [`Discovery`] (who is
+//! there), [`Messaging`] (requests and streams of answers) and [`Transport`] (bulk bytes from
+//! memory to memory), with the values they speak in and the laws every implementation obeys.
+//!
+//! Must not know etcd, NATS, UCX, tokio, or what the messages mean.
+
+pub mod conformance;
+pub mod discovery;
+pub mod lease;
+pub mod messaging;
+pub mod random;
+pub mod reply;
+pub mod transport;
+pub mod withdraw;
+
+pub use discovery::{Discovery, Instance, MembershipEvent};
+pub use lease::{LeaseTable, LeasedMemory, Reaper};
+pub use messaging::{Address, Call, Handler, Messaging, Replies};
+pub use reply::{ReplySender, reply_stream};
+pub use transport::{Destination, Region, RemoteHandle, Source, Transport};
+pub use withdraw::Withdraw;
+
+use std::sync::Arc;
+
+/// One implementation of each plane, as a process is wired.
+#[derive(Clone)]
+pub struct Planes {
+    /// Who is there.
+    pub discovery: Arc<dyn Discovery>,
+    /// Requests and streams of answers.
+    pub messaging: Arc<dyn Messaging>,
+    /// Bulk bytes.
+    pub transport: Arc<dyn Transport>,
+}

@@ -1,0 +1,95 @@
+//! Bulk bytes from one worker's memory to another's.
+//!
+//! A read is a request to the owner of the memory, who looks it up in its lease table and sends the
+//! bytes: no address of memory travels, nobody writes into another's memory, and a forged or stale
+//! handle can only be refused.
+
+use crate::lease::LeaseTable;
+use crate::messaging::Address;
+use crate::withdraw::Withdraw;
+use futures::future::BoxFuture;
+use std::any::Any;
+use std::sync::Arc;
+use types::{LeaseId, Result, Secret};
+
+/// A piece of memory, kept alive by whoever holds the structure it is part of.
+#[derive(Debug, Clone, Copy)]
+pub struct Region {
+    ptr: *mut u8,
+    n_bytes: usize,
+}
+
+// SAFETY: a region is an address and a length; those who dereference it promise, in `Region::new`,
+// that the memory may be used from any thread for as long as the owner beside it lives.
+unsafe impl Send for Region {}
+// SAFETY: as above; sharing the address allows nothing that sending it does not.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// `n_bytes` of memory at `ptr`.
+    ///
+    /// # Safety
+    /// The memory stays valid, from any thread, while the value it is handed over with
+    /// ([`crate::LeasedMemory`] or [`Destination`]) exists. In a destination nobody else touches it.
+    pub unsafe fn new(ptr: *mut u8, n_bytes: usize) -> Self {
+        Self { ptr, n_bytes }
+    }
+
+    /// Start of the memory.
+    pub fn ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+
+    /// Length in bytes.
+    pub fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+}
+
+/// The right to read memory that somebody else owns, as it travels in messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteHandle {
+    /// Where the owner takes messages (to ask whether the memory is ready).
+    pub owner: Address,
+    /// Where the owner serves its memory, one address for each transport, best first.
+    pub transports: Vec<String>,
+    /// The lease in the owner's table.
+    pub lease: LeaseId,
+    /// Proof of the right.
+    pub secret: Secret,
+}
+
+/// What to read: `n_bytes` (given by the destination) from `offset` of a region of the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// Index of the region in the leased memory.
+    pub region_idx: usize,
+    /// First byte inside the region.
+    pub offset: usize,
+}
+
+/// Where to put what is read, and the owner of that memory.
+pub struct Destination {
+    /// One region for each source.
+    pub regions: Vec<Region>,
+    /// Keeps the memory reserved; dropped only when no more byte can land in it.
+    pub keep: Box<dyn Any + Send>,
+}
+
+/// The carrier of bulk bytes.
+pub trait Transport: Send + Sync {
+    /// Lets peers read what `leases` grants. Gives the address they need.
+    fn serve(&self, leases: Arc<LeaseTable>) -> BoxFuture<'static, Result<(String, Withdraw)>>;
+
+    /// Reads each source into the region of the same index and gives the destination back.
+    ///
+    /// Dropping the future gives up the bytes, not the memory: the destination is dropped when the
+    /// transport has finished with it. Errors: the owner is out of reach (`PeerLost`), the handle is
+    /// stale or forged or the source outside of the lease (`NotFound`).
+    fn read(
+        &self,
+        from: RemoteHandle,
+        sources: Vec<Source>,
+        into: Destination,
+    ) -> BoxFuture<'static, Result<Destination>>;
+}
