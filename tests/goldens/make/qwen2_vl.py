@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoProcessor,
+    AutoTokenizer,
     GenerationConfig,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
@@ -232,7 +233,11 @@ def load_model(name):
 
 
 def load_processor(name):
-    return AutoProcessor.from_pretrained(common.GOLDENS / FAMILY / name, use_fast=False)
+    """The slow image processor with the fast tokenizer, the one of `tokenizer.json`."""
+    place = common.GOLDENS / FAMILY / name
+    processor = AutoProcessor.from_pretrained(place, use_fast=False)
+    processor.tokenizer = AutoTokenizer.from_pretrained(place, use_fast=True)
+    return processor
 
 
 def inside_hooks(model):
