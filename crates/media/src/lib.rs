@@ -1,1 +1,20 @@
-//! Not written yet.
+//! Encoded pictures in, RGB pixels out: limits, headers, decoding, orientation, resizing.
+//!
+//! Pure functions over bytes. Must not know tokio, tensors, models, files or sockets: which size a
+//! model wants, and how it normalises, is said by the model; bytes are fetched by the caller.
+//!
+//! Nothing here panics on any bytes, and nothing is decoded before its header passed the limits.
+//! The reference is Pillow: `ImageOps.exif_transpose(image).convert("RGB")` of the first frame, and
+//! `Image.resize` on 8-bit pixels. Lossless formats and resizing agree with it to the bit; how far
+//! JPEG and lossy WebP may differ is said in `decode`.
+
+mod decode;
+mod header;
+mod image;
+mod limits;
+pub mod resize;
+
+pub use decode::{AlphaPolicy, decode, decode_with};
+pub use header::{Format, Header, header};
+pub use image::{Image, Size};
+pub use limits::Limits;

@@ -1,1 +1,53 @@
-//! Not written yet.
+//! Model architectures: a file each in `zoo/`, shared blocks in `layers/`, and the loading of folders
+//! as Hugging Face code saves them.
+//!
+//! Must not know requests, scheduling, sockets or async.
+
+pub mod model;
+pub mod processor;
+
+use std::path::Path;
+use std::sync::Arc;
+use tensor::Device;
+use types::card::ModelCard;
+use types::{Error, Result};
+
+pub use model::{EmbeddingRows, KvShape, Model, ModelSpec, Positions, SeqRows, StepInput};
+pub use processor::{MediaPlan, PreparedMedia, Processor};
+
+/// Where weights come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoadFormat {
+    /// The safetensors files of the folder.
+    #[default]
+    Auto,
+    /// Small random numbers in the shapes that `config.json` implies.
+    Dummy,
+}
+
+/// All that is known of a model without its weights.
+#[derive(Clone)]
+pub struct Description {
+    /// Shapes, limits and special tokens.
+    pub spec: ModelSpec,
+    /// Media to tower input.
+    pub processor: Arc<dyn Processor>,
+    /// The files a frontend needs, and the model's identity.
+    pub card: ModelCard,
+}
+
+/// Reads a model folder without its weights.
+///
+/// Errors: a file is missing or malformed, or the architecture is not in the zoo.
+pub fn describe(folder: &Path, load_format: LoadFormat) -> Result<Description> {
+    let _ = (folder, load_format);
+    Err(Error::internal("no architecture yet"))
+}
+
+/// Loads a model with its weights.
+///
+/// Errors: as [`describe`]; a tensor is missing, of another shape, or not used by the architecture.
+pub fn load(folder: &Path, load_format: LoadFormat, device: &Device) -> Result<Arc<dyn Model>> {
+    let _ = (folder, load_format, device);
+    Err(Error::internal("no architecture yet"))
+}

@@ -1,1 +1,22 @@
-//! Not written yet.
+//! Devices, tensors, arenas, the paged KV pool, and the operations that models are made of.
+//!
+//! A row's bits never depend on its neighbours, on how a prompt was cut or on the number of threads.
+//! Must not know models, tokens' meaning, files or sockets.
+
+pub mod arena;
+mod buffer;
+pub mod device;
+pub mod dtype;
+pub mod kv;
+pub mod ops;
+pub mod slab;
+#[allow(clippy::module_inception)]
+pub mod tensor;
+mod threads;
+
+pub use arena::Arena;
+pub use device::Device;
+pub use dtype::{DType, Element};
+pub use kv::{KvLayout, KvPool};
+pub use slab::{Slab, SlabRange};
+pub use tensor::Tensor;

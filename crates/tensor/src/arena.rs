@@ -1,0 +1,51 @@
+//! One plain allocation that peers may read: zeroed lazily, page aligned, freed as a whole.
+
+use memmap2::MmapMut;
+use std::fmt;
+use std::sync::Arc;
+use types::{Error, ErrorKind, Result};
+
+/// A span of host memory, handed around by raw address; who may touch which bytes is decided by
+/// those who divide it ([`crate::Slab`], [`crate::KvPool`]).
+pub struct Arena {
+    /// Owns the memory until the last reference is dropped.
+    _map: MmapMut,
+    base: *mut u8,
+    n_bytes: usize,
+}
+
+// SAFETY: the arena only hands out an address; whoever dereferences it must hold the bytes exclusively
+// (or share them read-only), which the dividing types guarantee.
+unsafe impl Send for Arena {}
+// SAFETY: as above; the arena itself is never written after construction.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Reserves `n_bytes` of zeros; pages are taken from the system when first touched.
+    ///
+    /// Errors: the system refuses (`Unavailable`).
+    pub fn host(n_bytes: usize) -> Result<Arc<Self>> {
+        let mut map = MmapMut::map_anon(n_bytes.max(1)).map_err(|error| {
+            let message = format!("cannot reserve {n_bytes} bytes of memory: {error}");
+            Error::new(ErrorKind::Unavailable, message)
+        })?;
+        let base = map.as_mut_ptr();
+        Ok(Arc::new(Self { _map: map, base, n_bytes }))
+    }
+
+    /// Address of the first byte; at least 64-byte aligned.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// Size in bytes.
+    pub fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Arena({} bytes)", self.n_bytes)
+    }
+}

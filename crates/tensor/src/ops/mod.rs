@@ -1,0 +1,1 @@
+//! The operations, a file each: contract, checks and dispatch, CPU code, cases.
