@@ -1,0 +1,159 @@
+//! Every message survives the wire, and nothing that is cut or altered brings a receiver down.
+
+use bytes::Bytes;
+use planes::{Address, RemoteHandle};
+use types::card::ModelCard;
+use types::content::Digest;
+use types::media::{Grid, MediaItem, MediaKind};
+use types::output::{FinishReason, Logprob, OutputToken};
+use types::sampling::SamplingParams;
+use types::stage::{Stage, Stages};
+use types::{LeaseId, RequestId, Secret};
+use wire::message::{Item, KvHandoff, KvLayout, Medium, MediumSource, Reply, Request, Run, Ticket};
+
+fn handle() -> RemoteHandle {
+    RemoteHandle {
+        owner: Address("dynamo.prefill.generate.1".into()),
+        transports: vec!["mem://1".into(), "tcp://127.0.0.1:1".into()],
+        lease: LeaseId { slot: 3, generation: 9 },
+        secret: Secret(u128::MAX - 5),
+    }
+}
+
+fn ticket() -> Ticket {
+    let owner = Address("dynamo.encode.generate.1".into());
+    Ticket { owner, request: RequestId(77), item_idx: 2, secret: Secret(1 << 100) }
+}
+
+fn item() -> Item {
+    let item = MediaItem {
+        kind: MediaKind::Video,
+        digest: Digest([9; 32]),
+        grid: Grid { t: 1, h: 8, w: 6 },
+        n_tokens: 12,
+    };
+    Item { item, rows: Some(ticket()) }
+}
+
+fn handoff() -> KvHandoff {
+    KvHandoff {
+        handle: handle(),
+        layout: KvLayout {
+            block_size: 32,
+            n_layers: 4,
+            n_kv_heads: 2,
+            head_dim: 64,
+            dtype: "f32".into(),
+        },
+        n_tokens: 70,
+        positions_delta: -12,
+        first: vec![Some(0), None, Some(5)],
+    }
+}
+
+fn medium(source: MediumSource) -> Medium {
+    Medium {
+        kind: MediaKind::Image,
+        source,
+        uuid: Some("u".into()),
+        processor_options: "{}".into(),
+        param: "messages[0].content[1]".into(),
+    }
+}
+
+fn requests() -> Vec<Request> {
+    let sampling = SamplingParams {
+        temperature: 0.5,
+        logit_bias: vec![(3, -100.0)],
+        n: 3,
+        max_tokens: Some(0),
+        stop_token_ids: vec![1, 2],
+        logprobs: Some(0),
+        seed: u64::MAX,
+        ..SamplingParams::default()
+    };
+    let run = Run {
+        id: RequestId(u128::MAX),
+        stages: Stages::of(&[Stage::Encode, Stage::Prefill]),
+        prompt: vec![0, 1, u32::MAX],
+        media: vec![
+            medium(MediumSource::Inline(Bytes::from_static(b"\x89PNG"))),
+            medium(MediumSource::Lent { handle: handle(), n_bytes: 123 }),
+            medium(MediumSource::Path("/tmp/a.png".into())),
+            medium(MediumSource::Url("https://example.org/a".into())),
+        ],
+        items: vec![item(), Item { rows: None, ..item() }],
+        sampling,
+        cache_salt: "salt".into(),
+        first_choice: 2,
+        n_answered: 1,
+        kv: Some(handoff()),
+    };
+    vec![Request::Run(Box::new(run)), Request::AwaitRows(ticket()), Request::FetchCard]
+}
+
+fn replies() -> Vec<Reply> {
+    let token = OutputToken {
+        token: 0,
+        logprob: Some(0.0),
+        top_logprobs: vec![Logprob { token: 4, logprob: -1.5 }],
+    };
+    vec![
+        Reply::Described { item_idx: 1, item: item() },
+        Reply::Admitted { prompt_tokens: 100, cached_tokens: 64 },
+        Reply::Tokens { choice: 1, tokens: vec![token.clone(), token] },
+        Reply::Finished { choice: 0, reason: FinishReason::Stop },
+        Reply::Finished { choice: 0, reason: FinishReason::Length },
+        Reply::Handoff(handoff()),
+        Reply::Pulled,
+        Reply::Preempted { choice: 7 },
+        Reply::Rows(handle()),
+        Reply::Card(Bytes::from_static(b"piece")),
+    ]
+}
+
+#[test]
+fn every_message_survives_the_wire() {
+    for request in requests() {
+        assert_eq!(wire::decode_request(wire::encode_request(&request)).unwrap(), request);
+    }
+    for reply in replies() {
+        assert_eq!(wire::decode_reply(wire::encode_reply(&reply)).unwrap(), reply);
+    }
+    let card = ModelCard {
+        files: vec![("config.json".into(), b"{}".to_vec()), ("empty".into(), vec![])],
+        weights: Digest([3; 32]),
+        max_seq_len: 4096,
+        template_override: Some(String::new()),
+    };
+    assert_eq!(wire::decode_card(wire::encode_card(&card)).unwrap(), card);
+}
+
+/// A cut message may only be refused or, where the cut fell between fields, decode to another.
+#[test]
+fn cut_and_altered_messages_do_no_harm() {
+    let mut n_refused = 0;
+    for request in requests() {
+        let whole = wire::encode_request(&request);
+        for idx in 0..whole.len() {
+            n_refused += usize::from(wire::decode_request(whole.slice(..idx)).is_err());
+            let mut altered = whole.to_vec();
+            altered[idx] ^= 0x55;
+            let _ = wire::decode_request(altered.into());
+        }
+    }
+    assert!(n_refused > 100, "{n_refused}");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let check = |bytes: &'static [u8], expect: &str| {
+        let failure = wire::decode_request(Bytes::from_static(bytes)).unwrap_err();
+        assert!(failure.message.contains(expect), "{failure} lacks {expect:?}");
+    };
+    check(b"", "protocol version 0");
+    check(&[8, 2], "protocol version 2");
+    check(&[8, 1], "no valid request");
+    check(&[8, 1, 0x1a, 0], "no valid ticket");
+    check(&[8, 1, 0x12, 0], "no valid request id");
+}
