@@ -1,7 +1,18 @@
-//! Who is there, who takes a request, and the way of a request: [`Backend`] is what an API sees of it.
+//! Who is there, who takes a request, and the way of a request through the stages (the spine).
 //!
-//! Must not know HTTP, engines or any concrete plane.
+//! Read [`spine`] for the way of a request; the rest is what it stands on. [`Backend`] is what an
+//! API sees of all this. Must not know HTTP, engines or any concrete plane.
 
 pub mod backend;
+mod calls;
+mod cards;
+mod lend;
+mod members;
+mod progress;
+mod route;
+mod router;
+mod spine;
 
 pub use backend::{Backend, ServedModel};
+pub use route::{Candidate, Route, missing_role, route};
+pub use router::{Router, RouterConfig};

@@ -1,0 +1,47 @@
+//! A call to a worker in our own types: [`Request`] out, [`Reply`]s in, each with a deadline.
+
+use futures::StreamExt;
+use planes::{Address, Call, Messaging, Replies};
+use std::time::Duration;
+use tokio::time::timeout;
+use types::{Error, ErrorKind, Result};
+use wire::message::{Reply, Request};
+
+/// The replies of one call; dropping it cancels the work.
+pub(crate) struct Conversation(Replies);
+
+impl Conversation {
+    /// Calls the worker at `address`; its first reply must come within `deadline`.
+    pub(crate) fn begin(
+        messaging: &dyn Messaging,
+        address: &Address,
+        request: &Request,
+        deadline: Duration,
+    ) -> Self {
+        let body = wire::encode_request(request);
+        Self(messaging.call(address, Call { deadline, trace: String::new(), body }))
+    }
+
+    /// The next reply, `None` at the end. Errors: the worker's own, or none came within `deadline`.
+    pub(crate) async fn next(&mut self, deadline: Duration) -> Result<Option<Reply>> {
+        let late = |_| Error::new(ErrorKind::Timeout, "a worker did not answer in time");
+        let reply = timeout(deadline, self.0.next()).await.map_err(late)?;
+        reply.map(|bytes| wire::decode_reply(bytes?)).transpose()
+    }
+}
+
+/// The error for a reply that does not belong where it came.
+pub(crate) fn out_of_place(reply: &Reply) -> Error {
+    let name = match reply {
+        Reply::Described { .. } => "described",
+        Reply::Admitted { .. } => "admitted",
+        Reply::Tokens { .. } => "tokens",
+        Reply::Finished { .. } => "finished",
+        Reply::Handoff(_) => "handoff",
+        Reply::Pulled => "pulled",
+        Reply::Preempted { .. } => "preempted",
+        Reply::Rows(_) => "rows",
+        Reply::Card(_) => "card",
+    };
+    Error::internal(format!("a worker sent `{name}` where it has no place"))
+}
