@@ -4,6 +4,8 @@
 //! computed in f64 and rounded to 22 fractional bits, products are summed in i32. Since the sums
 //! are exact integers, their order is free, and wide instructions give the same bits.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod pass;
 mod taps;
 

@@ -1,16 +1,16 @@
-//! The two passes over pixels. Each loop is compiled twice, for any processor and for AVX2.
+//! The two passes over pixels, for any processor and for AVX2.
 
 use super::taps::{Taps, WEIGHT_BITS};
 use crate::image::CHANNELS;
 
 /// Half a unit: what rounding adds before the fraction is cut off.
-const HALF: i32 = 1 << (WEIGHT_BITS - 1);
+pub(super) const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
 /// Bytes that one sweep of the row pass carries in registers.
 const SWEEP: usize = 64;
 
-/// Bytes that the column pass reads beyond a pixel.
-const PADDING: usize = 1;
+/// Bytes behind a row that the column pass may read, to take whole registers.
+pub(super) const PADDING: usize = 16;
 
 /// Resamples every row of `rgb` `[any, width, 3]` to as many pixels as `taps` makes.
 pub(super) fn columns(rgb: &[u8], width: usize, taps: &Taps) -> Vec<u8> {
@@ -21,7 +21,7 @@ pub(super) fn columns(rgb: &[u8], width: usize, taps: &Taps) -> Vec<u8> {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2, it was just asked.
-        unsafe { columns_avx2(rgb, width, taps, &mut out) };
+        unsafe { super::avx2::columns(rgb, width, taps, &mut out) };
         return out;
     }
     columns_any(rgb, width, taps, &mut out);
@@ -46,42 +46,30 @@ pub(super) fn rows(rgb: &[u8], width: usize, taps: &Taps) -> Vec<u8> {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn columns_avx2(rgb: &[u8], width: usize, taps: &Taps, out: &mut [u8]) {
-    columns_any(rgb, width, taps, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
 fn rows_avx2(rgb: &[u8], width: usize, taps: &Taps, out: &mut [u8]) {
     rows_any(rgb, width, taps, out);
 }
 
-#[inline(always)]
 fn columns_any(rgb: &[u8], width: usize, taps: &Taps, out: &mut [u8]) {
-    let stride = width * CHANNELS;
-    // A copy with padding, so that a pixel can be read as four bytes, a whole register of them.
-    let mut row = vec![0; stride + PADDING];
     let out_rows = out.chunks_exact_mut(taps.len() * CHANNELS);
-    for (source, out_row) in rgb.chunks_exact(stride).zip(out_rows) {
-        row[..stride].copy_from_slice(source);
+    for (row, out_row) in rgb.chunks_exact(width * CHANNELS).zip(out_rows) {
+        let row = row.as_chunks::<CHANNELS>().0;
         let pixels = out_row.as_chunks_mut::<CHANNELS>().0;
         for (pixel, (start, weights)) in pixels.iter_mut().zip(taps.iter()) {
-            *pixel = weighted_pixel(&row[start * CHANNELS..], weights);
+            *pixel = weighted_pixel(&row[start..], weights);
         }
     }
 }
 
-/// The sum of the pixels at the front of `row`, each times its weight.
-#[inline(always)]
-fn weighted_pixel(row: &[u8], weights: &[i32]) -> [u8; CHANNELS] {
-    let row = &row[..weights.len() * CHANNELS + PADDING];
-    let mut sums = [HALF; CHANNELS + PADDING];
-    for (idx, weight) in weights.iter().enumerate() {
-        for (channel, sum) in sums.iter_mut().enumerate() {
-            *sum += i32::from(row[idx * CHANNELS + channel]) * weight;
+/// The sum of the first pixels of `row`, each times its weight.
+fn weighted_pixel(row: &[[u8; CHANNELS]], weights: &[i32]) -> [u8; CHANNELS] {
+    let mut sums = [HALF; CHANNELS];
+    for (pixel, weight) in row.iter().zip(weights) {
+        for (sum, &byte) in sums.iter_mut().zip(pixel) {
+            *sum += i32::from(byte) * weight;
         }
     }
-    [rounded(sums[0]), rounded(sums[1]), rounded(sums[2])]
+    sums.map(rounded)
 }
 
 #[inline(always)]
