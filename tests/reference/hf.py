@@ -43,7 +43,6 @@ class Reference:
         return self.processor(text=[prompt], images=images or None, return_tensors="pt")
 
 
-
 def generate(model, inputs, n_tokens_max, end=None):
     """New token ids; without `end` always `n_tokens_max` of them."""
     settings = GenerationConfig(

@@ -127,7 +127,9 @@ def place(random_, width, height):
         x = random_.uniform(radius, width - radius)
         y = random_.uniform(radius, height - radius)
         # A square's corner reaches 1.42 radii out.
-        if not all(radius * 1.42 < v < side - radius * 1.42 for v, side in [(x, width), (y, height)]):
+        if not all(
+            radius * 1.42 < v < side - radius * 1.42 for v, side in [(x, width), (y, height)]
+        ):
             continue
         if all(
             abs(x - a) >= 0.1 * width and math.hypot(x - a, y - b) > 1.45 * (radius + r)
@@ -184,7 +186,11 @@ def load_font(random_, size):
     names = ["sans", "serif", "mono"]
     plain = [path for path in found if any(name in path.lower() for name in names)]
     upright = [path for path in plain if not any(s in path.lower() for s in ["italic", "oblique"])]
-    return ImageFont.truetype(random_.choice(upright), size) if upright else ImageFont.load_default(size)
+    return (
+        ImageFont.truetype(random_.choice(upright), size)
+        if upright
+        else ImageFont.load_default(size)
+    )
 
 
 def encode(random_, image):

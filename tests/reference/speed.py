@@ -18,12 +18,11 @@ import statistics
 import time
 from pathlib import Path
 
-import torch
-from PIL import Image
-
 import hf
 import server
 import shapes
+import torch
+from PIL import Image
 
 SIZES = [112, 224, 448]
 TEXT = "What is in the picture?"

@@ -59,7 +59,9 @@ def jpegs():
     yield jpeg("420_optimized", "own Huffman tables", optimize=True)
     yield jpeg("grey", "one component", image.convert("L"))
     yield jpeg("grey_progressive", "one component", image.convert("L"), progressive=True)
-    yield jpeg("cmyk", "four components, stored inverted with an Adobe marker", image.convert("CMYK"))
+    yield jpeg(
+        "cmyk", "four components, stored inverted with an Adobe marker", image.convert("CMYK")
+    )
     yield jpeg("rgb_adobe", "components are RGB, not YCbCr", keep_rgb=True)
     yield jpeg("one_pixel", "1x1", scene(1, 1))
     yield jpeg("16x16", "one 4:2:0 unit", scene(16, 16))
@@ -241,7 +243,8 @@ def png(pixels, depth, colour, chunks=(), interlaced=False):
 
 
 ADAM7 = [
-    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
 ]  # fmt: skip
 
 

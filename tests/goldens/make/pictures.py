@@ -1,6 +1,7 @@
 """Preprocessing goldens of the dynamic-resolution processors: sizes, resized pixels, grids."""
 
 import importlib
+import json
 import random
 
 import numpy as np
@@ -42,6 +43,16 @@ CHOSEN = [
 ]
 WHOLE = {"chosen_5x3", "chosen_257x509"}  # with pixel_values
 MISREAD = [(1, 1), (40, 1), (200, 1), (5, 3), (40, 3), (600, 3)]
+# What a preprocessor_config.json may say about the limits.
+CONFIGS = [
+    {},
+    {"min_pixels": 3136, "max_pixels": 12845056},
+    {"min_pixels": 3136},
+    {"max_pixels": 12544},
+    {"size": {"shortest_edge": 6272, "longest_edge": 12544}},
+    {"size": {"shortest_edge": 6272, "longest_edge": 12544}, "max_pixels": 9408},
+    {"size": {"shortest_edge": 6272, "longest_edge": 12544}, "min_pixels": 784, "max_pixels": 9408},
+]
 REFUSED = [(1, 201), (201, 1), (2, 401), (402, 2), (5000, 24), (3, 601)]
 
 
@@ -75,6 +86,7 @@ def write_cases(family, processor):
         "merge_size": processor.merge_size,
         "cases": cases,
         "refused": [refusal(processor, width, height) for width, height in REFUSED],
+        "limits": [limits_of(processor, config) for config in CONFIGS],
         "misread": [misreading(processor, width, height) for width, height in MISREAD],
     }
     common.write_json(place / "index.json", content)
@@ -165,6 +177,12 @@ def refusal(processor, width, height):
     except ValueError as error:
         return {"width": width, "height": height, "error": str(error)}
     raise SystemExit(f"{width}x{height} was not refused")
+
+
+def limits_of(processor, config):
+    """Which limits a folder's preprocessor config leads to, told by the constructor."""
+    made = type(processor)(**json.loads(json.dumps(config)))
+    return {"config": config, "min_pixels": made.min_pixels, "max_pixels": made.max_pixels}
 
 
 def misreading(processor, width, height):

@@ -122,7 +122,7 @@ def golden(model, processor, prompt, hooks, tensors):
 
 
 def clear_variant(model, processor, prompt):
-    """The first spelling of a prompt whose greedy tokens have clear margins and do not just repeat."""
+    """The first spelling whose greedy tokens have clear margins and do not just repeat."""
     name, template, pictures = prompt
     for variant in range(N_VARIANTS):
         messages = spelled(template, f" {variant}?" if variant else "?")

@@ -11,7 +11,8 @@ BYTE_OF = {character: byte for byte, character in bytes_to_unicode().items()}
 N_RANDOM_RUNS = 12  # random ids, most of them broken UTF-8
 
 ENCODE = [
-    "", "a", " ", "  ", "   a", "a   ", "\n", "\n\n\n", "\t\tx", "\r\n", " \n ", "a\u00a0b", "\u3000x",
+    "", "a", " ", "  ", "   a", "a   ", "\n", "\n\n\n", "\t\tx", "\r\n", " \n ",
+    "a\u00a0b", "\u3000x",
     "Hello there", "hello  world", "Hello, world!", "HELLO", "What is in the picture?",
     "I'm, you're, he'd, she'll, it's, we've, don't", "I'M YOU'RE", "’s", "'",
     "12345", "3.14", "1,000,000", "a1b2", "x=1;y=2", "10 circles", "٣٤", "½ ²",
@@ -24,7 +25,15 @@ ENCODE = [
     "{\"a\": [1, 2]}", "https://a.b/c?d=e&f=g#h", "a" * 50, "! ! !!", "---", "…", "“quoted”",
 ]  # fmt: skip
 
-WHOLE = ["", "Hello there", "日本語です。", "a🙂👩‍👩‍👧b", "é<|im_end|>", "  x\n\n", "<|im_start|>🙂<|im_end|>"]
+WHOLE = [
+    "",
+    "Hello there",
+    "日本語です。",
+    "a🙂👩‍👩‍👧b",
+    "é<|im_end|>",
+    "  x\n\n",
+    "<|im_start|>🙂<|im_end|>",
+]
 
 
 def write(family, tokenizer, special):

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer of the Qwen2 kind with a few merges, learnt from the sentences below."""
+"""A byte-level BPE tokenizer of the Qwen2 kind, its few merges learnt from the sentences below."""
 
 import tempfile
 from pathlib import Path
