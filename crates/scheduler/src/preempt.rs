@@ -1,0 +1,89 @@
+//! Who yields when blocks or places run out: the last in rank, or one that waits for rows anyway.
+
+use crate::event::EventKind;
+use crate::plan::Plan;
+use crate::request::Origin;
+use crate::scheduler::Scheduler;
+use crate::sequence::Rank;
+
+impl Scheduler {
+    /// The sequence that should yield its blocks to `rank`: the last of those that are behind it or
+    /// cannot run for want of rows, and are not in the plan.
+    ///
+    /// One that waits for rows yields even to those behind it: its rows may be waiting for memory
+    /// that only their progress frees.
+    pub(crate) fn victim(&self, rank: Rank, plan: &Plan) -> Option<Rank> {
+        let yields = |other: &Rank| {
+            *other != rank
+                && !plan.contains(*other)
+                && (*other > rank || self.is_stuck(*other))
+                && !self.seqs[other].blocks.is_empty()
+        };
+        let running = self.running.iter().rev().find(|other| yields(other)).copied();
+        running.max(self.waiting_victim(rank))
+    }
+
+    /// The sequence that should yield to the admission of `rank`: nothing that can itself run.
+    pub(crate) fn admission_victim(&self, rank: Rank, plan: &Plan) -> Option<Rank> {
+        self.stuck_running(plan).max(self.waiting_victim(rank))
+    }
+
+    /// The last running sequence that waits for rows and has no part in the plan.
+    pub(crate) fn stuck_running(&self, plan: &Plan) -> Option<Rank> {
+        let stuck = |other: &&Rank| !plan.contains(**other) && self.is_stuck(**other);
+        self.running.iter().rev().find(stuck).copied()
+    }
+
+    /// A waiting sequence that only keeps cached blocks. It loses little, so it need not be behind.
+    fn waiting_victim(&self, rank: Rank) -> Option<Rank> {
+        self.waiting.last_holder(rank)
+    }
+
+    /// Whether the next row of a sequence needs an embedding that is not at hand.
+    fn is_stuck(&self, rank: Rank) -> bool {
+        let seq = &self.seqs[&rank];
+        let request = self.requests.get(&seq.request);
+        request.is_some_and(|request| request.rows_end(seq.n_computed) <= seq.n_computed)
+    }
+
+    /// Takes a sequence's blocks and its place. A submitted one waits for its next turn, an imported
+    /// one is handed back.
+    pub(crate) fn preempt(&mut self, rank: Rank) {
+        let Some(seq) = self.seqs.get(&rank) else { return };
+        let id = seq.request;
+        if !seq.running {
+            self.drop_blocks(rank);
+            self.waiting.set_holder(rank, false);
+            return;
+        }
+        self.n_preempted += 1;
+        match self.requests.get(&id).map(|request| request.origin) {
+            Some(Origin::Imported) => {
+                self.emit(id, EventKind::Preempted { choice: rank.choice });
+                self.end_seq(rank);
+            }
+            Some(Origin::Submitted) | None => self.requeue(rank),
+        }
+    }
+
+    fn requeue(&mut self, rank: Rank) {
+        self.drop_blocks(rank);
+        self.running.remove(&rank);
+        self.waiting.insert(rank, false);
+        if let Some(seq) = self.seqs.get_mut(&rank) {
+            seq.running = false;
+        }
+    }
+
+    /// Removes a sequence that is over; with the last one, its request.
+    pub(crate) fn end_seq(&mut self, rank: Rank) {
+        let Some(id) = self.seqs.get(&rank).map(|seq| seq.request) else { return };
+        self.drop_seq(rank);
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.live.retain(|live| *live != rank);
+        if request.live.is_empty() {
+            self.requests.remove(&id);
+            self.emit(id, EventKind::Ended);
+        }
+    }
+}
