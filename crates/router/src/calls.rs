@@ -40,7 +40,7 @@ pub(crate) fn out_of_place(reply: &Reply) -> Error {
         Reply::Handoff(_) => "handoff",
         Reply::Pulled => "pulled",
         Reply::Preempted { .. } => "preempted",
-        Reply::Rows(_) => "rows",
+        Reply::Rows { .. } => "rows",
         Reply::Card(_) => "card",
     };
     Error::internal(format!("a worker sent `{name}` where it has no place"))

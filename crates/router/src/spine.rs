@@ -237,7 +237,7 @@ async fn relay(reply: Reply, progress: &mut Progress) -> Result<()> {
         Reply::Described { .. }
         | Reply::Handoff(_)
         | Reply::Pulled
-        | Reply::Rows(_)
+        | Reply::Rows { .. }
         | Reply::Card(_) => Err(out_of_place(&reply)),
     }
 }

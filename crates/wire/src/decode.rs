@@ -57,7 +57,10 @@ pub fn decode_reply(bytes: Bytes) -> Result<Reply> {
         Body::Handoff(handoff) => Reply::Handoff(kv_handoff(handoff)?),
         Body::Pulled(_) => Reply::Pulled,
         Body::Preempted(preempted) => Reply::Preempted { choice: preempted.choice },
-        Body::Rows(rows) => Reply::Rows(handle(need(rows.handle, "handle")?)?),
+        Body::Rows(rows) => Reply::Rows {
+            handle: handle(need(rows.handle, "handle")?)?,
+            n_bytes: usize::try_from(rows.n_bytes).map_err(|_| malformed("length"))?,
+        },
         Body::Card(piece) => Reply::Card(piece),
     })
 }

@@ -45,7 +45,9 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         Reply::Handoff(handoff) => Body::Handoff(kv_handoff(handoff)),
         Reply::Pulled => Body::Pulled(proto::Pulled {}),
         &Reply::Preempted { choice } => Body::Preempted(proto::Preempted { choice }),
-        Reply::Rows(rows) => Body::Rows(proto::Rows { handle: Some(handle(rows)) }),
+        Reply::Rows { handle, n_bytes } => {
+            Body::Rows(proto::Rows { handle: Some(self::handle(handle)), n_bytes: *n_bytes as u64 })
+        }
         Reply::Card(piece) => Body::Card(piece.clone()),
     };
     proto::Reply { body: Some(body) }.encode_to_vec().into()

@@ -170,8 +170,13 @@ pub enum Reply {
         /// Which choice.
         choice: u32,
     },
-    /// Rows that are ready; one region.
-    Rows(RemoteHandle),
+    /// Rows that are ready.
+    Rows {
+        /// The right to read them; one region.
+        handle: RemoteHandle,
+        /// Their size.
+        n_bytes: usize,
+    },
     /// The next piece of the card.
     Card(Bytes),
 }

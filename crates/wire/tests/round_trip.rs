@@ -107,7 +107,7 @@ fn replies() -> Vec<Reply> {
         Reply::Handoff(handoff()),
         Reply::Pulled,
         Reply::Preempted { choice: 7 },
-        Reply::Rows(handle()),
+        Reply::Rows { handle: handle(), n_bytes: 4096 },
         Reply::Card(Bytes::from_static(b"piece")),
     ]
 }
