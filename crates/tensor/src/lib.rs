@@ -9,8 +9,8 @@ pub mod device;
 pub mod dtype;
 pub mod kv;
 pub mod ops;
+mod simd;
 pub mod slab;
-#[allow(clippy::module_inception)]
 pub mod tensor;
 mod threads;
 

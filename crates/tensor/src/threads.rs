@@ -32,6 +32,18 @@ struct Job {
 // SAFETY: `run` points to a `Sync` closure that outlives the job (see `Threads::run_with_helpers`).
 unsafe impl Send for Job {}
 
+/// A pointer that tasks share because each touches other elements behind it.
+struct Shareable<T>(*mut T);
+
+// SAFETY: see `Threads::for_each_chunk`, the only user.
+unsafe impl<T: Send> Sync for Shareable<T> {}
+
+impl<T> Shareable<T> {
+    fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
 struct Shared {
     state: Mutex<State>,
     has_job: Condvar,
@@ -79,6 +91,24 @@ impl Threads {
             (false, Ok(_guard)) => self.run_with_helpers(n_tasks, run),
             _ => (0..n_tasks).for_each(run),
         }
+    }
+
+    /// Calls `run` with the index and the elements of every chunk of `n` elements; the last may be
+    /// shorter.
+    pub(crate) fn for_each_chunk<T: Send>(
+        &self,
+        elements: &mut [T],
+        n: usize,
+        run: &(dyn Fn(usize, &mut [T]) + Sync),
+    ) {
+        let (base, len) = (Shareable(elements.as_mut_ptr()), elements.len());
+        self.for_each(len.div_ceil(n.max(1)), &|chunk| {
+            let start = chunk * n;
+            let n_here = n.min(len - start);
+            // SAFETY: chunks do not overlap, and each is visited once.
+            let part = unsafe { std::slice::from_raw_parts_mut(base.get().add(start), n_here) };
+            run(chunk, part);
+        });
     }
 
     fn run_with_helpers(&self, n_tasks: usize, run: &(dyn Fn(usize) + Sync)) {

@@ -1,0 +1,515 @@
+//! Products with weights: `y = x Wᵀ + b`, with an activation or onto a residual.
+//!
+//! Contract. `x` f32 `[rows, k]`; the weight is `[n, k]` as checkpoints store it, in f32, bf16 or f16,
+//! repacked once into panels `[n/16][k][16]` of the same type; sums are f32, strictly in order of k.
+//! Result f32 `[rows, n]` (`[rows, n/2]` for [`Activation::SwiGlu`]).
+
+use super::misuse;
+use super::tile::{Panels, Rows, Sink, n_panels, product};
+use crate::device::Device;
+use crate::dtype::{DType, Element};
+use crate::simd::{Isa, Kernel, LANES, Lanes, Loadable, launch, math};
+use crate::tensor::Tensor;
+use crate::threads::Threads;
+use half::{bf16, f16};
+use types::Result;
+
+/// A borrowed matrix as a checkpoint stores it: C order, any alignment.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Rows (outputs of a linear layer).
+    pub n_rows: usize,
+    /// Columns (its inputs).
+    pub n_columns: usize,
+    /// The elements, little endian.
+    pub bytes: &'a [u8],
+}
+
+/// How several matrices share one weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// One below the other (query, key and value in one product).
+    Stacked,
+    /// Two of equal shape, sixteen rows of each in turn (gate and up of a gated MLP).
+    Alternating,
+}
+
+/// A weight in panels, with its bias.
+#[derive(Debug)]
+pub struct Weight {
+    /// `[n_panels, k, 16]`; rows beyond a matrix's last are zeros.
+    panels: Tensor,
+    /// `[n_panels * 16]`, zeros where there is no bias.
+    bias: Tensor,
+    n: usize,
+    k: usize,
+    arrangement: Arrangement,
+}
+
+/// What happens to a product before it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// `x σ(1.702 x)`.
+    QuickGelu,
+    /// `x/2 (1 + erf(x/√2))`.
+    Gelu,
+    /// `gate σ(gate) · up`, of an alternating weight.
+    SwiGlu,
+}
+
+impl Weight {
+    /// Repacks matrices with the same number of columns; `biases` are empty or one per matrix, f32.
+    ///
+    /// Matrices of different types become f32, which holds all of them exactly.
+    /// Errors: shapes that do not fit.
+    pub fn pack(
+        device: &Device,
+        matrices: &[Matrix<'_>],
+        biases: &[Vec<f32>],
+        arrangement: Arrangement,
+    ) -> Result<Self> {
+        check_pack(matrices, biases, arrangement)?;
+        let (k, n) = (matrices[0].n_columns, matrices.iter().map(|matrix| matrix.n_rows).sum());
+        let places = places(matrices, arrangement);
+        let dtype = matrices[0].dtype;
+        let dtype = if matrices.iter().all(|m| m.dtype == dtype) { dtype } else { DType::F32 };
+        let Device::Cpu(threads) = device;
+        let panels = match dtype {
+            DType::F32 => pack_panels::<f32>(threads, matrices, &places, k),
+            DType::Bf16 => pack_panels::<bf16>(threads, matrices, &places, k),
+            DType::F16 => pack_panels::<f16>(threads, matrices, &places, k),
+            DType::U8 => return Err(misuse("pack", "weights of bytes")),
+        };
+        let mut bias = Tensor::zeros::<f32>(&[places.len() * LANES]);
+        for (panel, place) in bias.as_mut_slice::<f32>().chunks_mut(LANES).zip(&places) {
+            let values = biases.get(place.matrix).map_or(&[][..], |bias| &bias[place.row..]);
+            let n_values = values.len().min(LANES);
+            panel[..n_values].copy_from_slice(&values[..n_values]);
+        }
+        Ok(Self { panels, bias, n, k, arrangement })
+    }
+
+    /// Outputs, both of a gated pair counted.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.panels.dtype()
+    }
+
+    /// Row `idx` of the matrix, widened (for embeddings that share the head's weight).
+    pub(super) fn copy_row(&self, idx: usize, to: &mut [f32]) {
+        match self.dtype() {
+            DType::F32 => self.copy_row_of::<f32>(idx, to, |value| value),
+            DType::Bf16 => self.copy_row_of::<bf16>(idx, to, bf16::to_f32),
+            DType::F16 => self.copy_row_of::<f16>(idx, to, f16::to_f32),
+            DType::U8 => unreachable!("weights are never bytes"),
+        }
+    }
+
+    fn copy_row_of<W: Element>(&self, idx: usize, to: &mut [f32], widen: impl Fn(W) -> f32) {
+        let panel = &self.panels.as_slice::<W>()[idx / LANES * LANES * self.k..];
+        let column = panel[idx % LANES..].iter().step_by(LANES);
+        to.iter_mut().zip(column).for_each(|(to, &from)| *to = widen(from));
+    }
+
+    fn n_panels(&self) -> usize {
+        self.panels.shape()[0]
+    }
+}
+
+/// `activation(x Wᵀ + b)` as a new tensor.
+///
+/// Errors: shapes that do not fit.
+pub fn linear(device: &Device, x: &Tensor, w: &Weight, activation: Activation) -> Result<Tensor> {
+    let gated = activation == Activation::SwiGlu;
+    if x.row_len() != w.k || gated != (w.arrangement == Arrangement::Alternating) {
+        return Err(misuse("linear", "the weight does not fit the input or the activation"));
+    }
+    let n_columns = if gated { w.n / 2 } else { w.n };
+    let mut y = Tensor::scratch::<f32>(&[x.n_rows(), n_columns]);
+    let finish = match activation {
+        Activation::None => Finish::Write,
+        Activation::QuickGelu => Finish::QuickGelu,
+        Activation::Gelu => Finish::Gelu,
+        Activation::SwiGlu => Finish::SwiGlu,
+    };
+    let Device::Cpu(threads) = device;
+    run_cpu(threads, Isa::best(), x, w, (&mut y, finish));
+    Ok(y)
+}
+
+/// `y += x Wᵀ + b`.
+///
+/// Errors: shapes that do not fit.
+pub fn linear_add(device: &Device, x: &Tensor, w: &Weight, y: &mut Tensor) -> Result<()> {
+    let plain = w.arrangement == Arrangement::Stacked;
+    if x.row_len() != w.k || y.row_len() != w.n || y.n_rows() != x.n_rows() || !plain {
+        return Err(misuse("linear_add", "the weight does not fit the input or the residual"));
+    }
+    let Device::Cpu(threads) = device;
+    run_cpu(threads, Isa::best(), x, w, (y, Finish::Add));
+    Ok(())
+}
+
+fn check_pack(
+    matrices: &[Matrix<'_>],
+    biases: &[Vec<f32>],
+    arrangement: Arrangement,
+) -> Result<()> {
+    let Some(first) = matrices.first() else {
+        return Err(misuse("pack", "no matrix"));
+    };
+    let same_depth = matrices.iter().all(|matrix| matrix.n_columns == first.n_columns);
+    let sizes_fit = matrices.iter().all(|matrix| {
+        matrix.bytes.len() == matrix.n_rows * matrix.n_columns * matrix.dtype.n_bytes()
+    });
+    let biases_fit = biases.is_empty()
+        || biases.len() == matrices.len()
+            && biases.iter().zip(matrices).all(|(bias, matrix)| bias.len() == matrix.n_rows);
+    // A stacked matrix begins in the middle of a panel unless the ones above fill theirs.
+    let above = match arrangement {
+        Arrangement::Stacked => &matrices[..matrices.len() - 1],
+        Arrangement::Alternating => matrices,
+    };
+    let whole_panels = above.iter().all(|matrix| matrix.n_rows.is_multiple_of(LANES));
+    let a_pair = arrangement == Arrangement::Stacked
+        || matrices.len() == 2 && matrices[1].n_rows == first.n_rows;
+    if same_depth && sizes_fit && biases_fit && whole_panels && a_pair {
+        return Ok(());
+    }
+    Err(misuse("pack", "matrices that cannot share a weight"))
+}
+
+/// Where a panel's rows come from.
+#[derive(Clone, Copy)]
+struct Place {
+    matrix: usize,
+    row: usize,
+}
+
+fn places(matrices: &[Matrix<'_>], arrangement: Arrangement) -> Vec<Place> {
+    let of_matrix = |matrix: usize| {
+        let n_panels = n_panels(matrices[matrix].n_rows);
+        (0..n_panels).map(move |panel| Place { matrix, row: panel * LANES })
+    };
+    match arrangement {
+        Arrangement::Stacked => (0..matrices.len()).flat_map(of_matrix).collect(),
+        Arrangement::Alternating => {
+            of_matrix(0).zip(of_matrix(1)).flat_map(|(gate, up)| [gate, up]).collect()
+        }
+    }
+}
+
+/// A type that weights are packed into.
+trait Packed: Loadable {
+    fn read(dtype: DType, bytes: &[u8]) -> Self;
+}
+
+impl Packed for f32 {
+    fn read(dtype: DType, bytes: &[u8]) -> Self {
+        match dtype {
+            DType::F32 => bytemuck::pod_read_unaligned(bytes),
+            DType::Bf16 => bytemuck::pod_read_unaligned::<bf16>(bytes).to_f32(),
+            DType::F16 => bytemuck::pod_read_unaligned::<f16>(bytes).to_f32(),
+            DType::U8 => f32::from(bytes[0]),
+        }
+    }
+}
+
+impl Packed for bf16 {
+    fn read(_same: DType, bytes: &[u8]) -> Self {
+        bytemuck::pod_read_unaligned(bytes)
+    }
+}
+
+impl Packed for f16 {
+    fn read(_same: DType, bytes: &[u8]) -> Self {
+        bytemuck::pod_read_unaligned(bytes)
+    }
+}
+
+fn pack_panels<W: Packed>(
+    threads: &Threads,
+    matrices: &[Matrix<'_>],
+    places: &[Place],
+    k: usize,
+) -> Tensor {
+    let mut panels = Tensor::scratch::<W>(&[places.len(), k, LANES]);
+    threads.for_each_chunk(panels.as_mut_slice::<W>(), k * LANES, &|panel, to| {
+        let place = places[panel];
+        pack_panel(&matrices[place.matrix], place.row, to);
+    });
+    panels
+}
+
+/// Transposes up to sixteen rows from `first_row` into `[k][16]`.
+fn pack_panel<W: Packed>(matrix: &Matrix<'_>, first_row: usize, to: &mut [W]) {
+    let n_bytes = matrix.dtype.n_bytes();
+    let n_rows = LANES.min(matrix.n_rows - first_row);
+    if n_rows < LANES {
+        to.fill(W::zeroed());
+    }
+    for lane in 0..n_rows {
+        let start = (first_row + lane) * matrix.n_columns * n_bytes;
+        let row = &matrix.bytes[start..start + matrix.n_columns * n_bytes];
+        let column = to[lane..].iter_mut().step_by(LANES);
+        for (to, from) in column.zip(row.chunks_exact(n_bytes)) {
+            *to = W::read(matrix.dtype, from);
+        }
+    }
+}
+
+/// What is done with the sums.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    Write,
+    Add,
+    QuickGelu,
+    Gelu,
+    SwiGlu,
+}
+
+/// Rows of one task; few enough that a task is short, many enough to pay for widened panels.
+const TASK_ROWS: usize = 128;
+/// From this many rows on, panels of 16-bit weights are widened to f32 once per task.
+const WIDEN_ROWS: usize = 16;
+/// Work below this runs on the caller: waking a helper costs some 10 µs.
+const LONE_TASK_US: f64 = 30.0;
+/// What one thread does in a microsecond, for that estimate.
+const FLOP_PER_US: f64 = 80_000.0;
+const BYTES_PER_US: f64 = 30_000.0;
+
+fn run_cpu(
+    threads: &Threads,
+    isa: Isa,
+    x: &Tensor,
+    w: &Weight,
+    (y, finish): (&mut Tensor, Finish),
+) {
+    let n_rows = x.n_rows();
+    if n_rows == 0 {
+        return;
+    }
+    let part = Part {
+        x: Rows { data: x.as_f32().as_ptr(), stride: w.k },
+        depth: w.k,
+        bias: w.bias.as_f32().as_ptr(),
+        y: y.as_mut_slice::<f32>().as_mut_ptr(),
+        n_columns: y.row_len(),
+        finish,
+    };
+    let cut = Cut::of(threads, n_rows, w, finish);
+    threads.for_each(cut.n_tasks(), &|task| {
+        let (rows, panels) = cut.task(task);
+        // SAFETY: the tasks' rows and panels lie inside x, the weight and y, and do not overlap in y.
+        unsafe {
+            match w.dtype() {
+                DType::F32 => part.launch::<f32>(isa, w, rows, panels),
+                DType::Bf16 => part.launch::<bf16>(isa, w, rows, panels),
+                DType::F16 => part.launch::<f16>(isa, w, rows, panels),
+                DType::U8 => unreachable!("weights are never bytes"),
+            }
+        }
+    });
+}
+
+/// How a product is cut into tasks: rectangles of rows and panels.
+struct Cut {
+    n_rows: usize,
+    n_panels: usize,
+    task_rows: usize,
+    task_panels: usize,
+}
+
+impl Cut {
+    fn of(threads: &Threads, n_rows: usize, w: &Weight, finish: Finish) -> Self {
+        let n_panels = w.n_panels();
+        let elements = (n_panels * LANES * w.k) as f64;
+        let time_us = (elements * 2.0 * n_rows as f64 / FLOP_PER_US)
+            .max(elements * w.dtype().n_bytes() as f64 / BYTES_PER_US);
+        if threads.n_threads() == 1 || time_us < LONE_TASK_US {
+            return Self { n_rows, n_panels, task_rows: n_rows, task_panels: n_panels };
+        }
+        // Multiples of the panels of a tile; even where panels come in pairs.
+        let task_panels = match (n_rows, finish == Finish::SwiGlu) {
+            (1..8, _) => 16,
+            (_, true) => 6,
+            (_, false) => 3,
+        };
+        Self { n_rows, n_panels, task_rows: TASK_ROWS, task_panels }
+    }
+
+    fn n_tasks(&self) -> usize {
+        self.n_rows.div_ceil(self.task_rows) * self.n_panels.div_ceil(self.task_panels)
+    }
+
+    /// First and number of rows, first and number of panels. Neighbouring tasks share panels.
+    fn task(&self, idx: usize) -> ((usize, usize), (usize, usize)) {
+        let n_row_parts = self.n_rows.div_ceil(self.task_rows);
+        let row = idx % n_row_parts * self.task_rows;
+        let panel = idx / n_row_parts * self.task_panels;
+        let rows = (row, self.task_rows.min(self.n_rows - row));
+        (rows, (panel, self.task_panels.min(self.n_panels - panel)))
+    }
+}
+
+/// One task's share of a product.
+#[derive(Clone, Copy)]
+struct Part {
+    x: Rows,
+    depth: usize,
+    bias: *const f32,
+    y: *mut f32,
+    n_columns: usize,
+    finish: Finish,
+}
+
+// SAFETY: the pointers are into tensors that outlive the operation; tasks write disjoint parts of y.
+unsafe impl Sync for Part {}
+// SAFETY: as above.
+unsafe impl Send for Part {}
+
+impl Part {
+    /// # Safety
+    /// Rows and panels lie inside the operands; no other task has the same.
+    unsafe fn launch<W: Loadable>(
+        self,
+        isa: Isa,
+        w: &Weight,
+        (row, n_rows): (usize, usize),
+        (panel, n_panels): (usize, usize),
+    ) {
+        let size = self.depth * LANES;
+        let panels = &w.panels.as_slice::<W>()[panel * size..(panel + n_panels) * size];
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let x = self.x.from(row);
+            let y = Output {
+                y: self.y.add(row * self.n_columns),
+                bias: self.bias,
+                n_columns: self.n_columns,
+                first_panel: panel,
+                finish: self.finish,
+                gates: [[0.0; LANES]; 8],
+            };
+            launch(isa, Product { x, n_rows, panels, depth: self.depth, y });
+        }
+    }
+}
+
+/// The product of some rows and some panels.
+struct Product<'a, W> {
+    x: Rows,
+    n_rows: usize,
+    panels: &'a [W],
+    depth: usize,
+    y: Output,
+}
+
+impl<W: Loadable> Kernel for Product<'_, W> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(mut self) {
+        let size = self.depth * LANES;
+        let all = self.panels.len() / size;
+        let widen = W::DTYPE != DType::F32 && self.n_rows >= WIDEN_ROWS;
+        // SAFETY: passed on to the caller; `group` covers the panels widened into it.
+        unsafe {
+            if !widen {
+                let panels = Panels { data: self.panels.as_ptr(), panel: size, step: LANES };
+                let rows = (self.x, self.n_rows);
+                return product::<L, W>(rows, (panels, all), self.depth, &mut self.y);
+            }
+            let mut group = Tensor::scratch::<f32>(&[L::TILE_PANELS.min(all) * size]);
+            let first_panel = self.y.first_panel;
+            for (idx, panels) in self.panels.chunks(L::TILE_PANELS * size).enumerate() {
+                let wide = &mut group.as_mut_slice::<f32>()[..panels.len()];
+                widen_all::<L, W>(panels, wide);
+                self.y.first_panel = first_panel + idx * L::TILE_PANELS;
+                let group = Panels { data: wide.as_ptr(), panel: size, step: LANES };
+                let group = (group, panels.len() / size);
+                product::<L, f32>((self.x, self.n_rows), group, self.depth, &mut self.y);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Lanes`]; both have the same length, a multiple of sixteen.
+#[inline(always)]
+unsafe fn widen_all<L: Lanes, W: Loadable>(from: &[W], to: &mut [f32]) {
+    for (from, to) in from.chunks_exact(LANES).zip(to.chunks_exact_mut(LANES)) {
+        // SAFETY: chunks of sixteen.
+        unsafe { W::load::<L>(from.as_ptr()).store(to.as_mut_ptr()) };
+    }
+}
+
+/// Where sums go.
+struct Output {
+    y: *mut f32,
+    bias: *const f32,
+    n_columns: usize,
+    /// Panel of the weight that the product calls 0.
+    first_panel: usize,
+    finish: Finish,
+    /// Gates of the tile's rows that wait for their partner panel.
+    gates: [[f32; LANES]; 8],
+}
+
+impl Sink for Output {
+    #[inline(always)]
+    unsafe fn put<L: Lanes>(&mut self, row: usize, panel: usize, sums: L) {
+        let panel = self.first_panel + panel;
+        // SAFETY: row and panel lie inside y; a gate's partner panel follows it in the same row.
+        unsafe {
+            let sums = sums.add(L::load(self.bias.add(panel * LANES)));
+            match self.finish {
+                Finish::Write => self.write(row, panel, sums),
+                Finish::Add => self.write(row, panel, sums.add(self.read(row, panel))),
+                Finish::QuickGelu => self.write(row, panel, math::sigmoid_gate(sums, 1.702)),
+                Finish::Gelu => self.write(row, panel, math::gelu(sums)),
+                Finish::SwiGlu if panel.is_multiple_of(2) => {
+                    let gate = math::sigmoid_gate(sums, 1.0);
+                    gate.store(self.gates[row % 8].as_mut_ptr());
+                }
+                Finish::SwiGlu => {
+                    let gate = L::load(self.gates[row % 8].as_ptr());
+                    self.write(row, panel / 2, gate.mul(sums));
+                }
+            }
+        }
+    }
+}
+
+impl Output {
+    #[inline(always)]
+    unsafe fn read<L: Lanes>(&self, row: usize, panel: usize) -> L {
+        let left = self.n_columns - panel * LANES;
+        // SAFETY: the panel's columns that exist lie inside y.
+        unsafe {
+            let from = self.y.add(row * self.n_columns + panel * LANES);
+            if left >= LANES { L::load(from) } else { L::load_first(from, left) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn write<L: Lanes>(&self, row: usize, panel: usize, values: L) {
+        let left = self.n_columns - panel * LANES;
+        // SAFETY: the panel's columns that exist lie inside y.
+        unsafe {
+            let to = self.y.add(row * self.n_columns + panel * LANES);
+            if left >= LANES { values.store(to) } else { values.store_first(to, left) }
+        }
+    }
+}
