@@ -1,9 +1,25 @@
 //! The operations, a file each: contract, checks and dispatch, CPU code, cases.
 
+pub mod attention;
+pub mod embedding;
+pub mod kv_write;
 pub mod linear;
+pub mod norm;
+pub mod patches;
+mod philox;
+pub mod rotary;
+pub mod sample;
+#[cfg(test)]
+mod sample_tests;
 mod tile;
 
-pub use linear::{Activation, Weight, linear, linear_add};
+pub use attention::{PagedSeq, attention_packed, attention_paged};
+pub use embedding::embedding;
+pub use kv_write::{KvRows, kv_write};
+pub use linear::{Activation, Arrangement, Matrix, Weight, linear, linear_add};
+pub use norm::{layer_norm, rms_norm};
+pub use patches::{Normalisation, PatchShape, patches};
+pub use rotary::{Angles, rotary};
 
 use types::Error;
 
