@@ -40,7 +40,8 @@ fn main() {
 fn time_product(device: &Device, (n_rows, n, k): (usize, usize, usize), dtype: DType) {
     let bytes = vec![0x3c_u8; n * k * dtype.n_bytes()];
     let matrix = Matrix { dtype, n_rows: n, n_columns: k, bytes: &bytes };
-    let weight = Weight::pack(device, &[matrix], &[], Arrangement::Stacked).expect("a valid weight");
+    let weight =
+        Weight::pack(device, &[matrix], &[], Arrangement::Stacked).expect("a valid weight");
     let x = Tensor::from_slice(&[n_rows, k], &vec![0.5_f32; n_rows * k]);
     let time_s = best_of(|| {
         linear(device, &x, &weight, Activation::None).expect("shapes that fit");
@@ -48,7 +49,9 @@ fn time_product(device: &Device, (n_rows, n, k): (usize, usize, usize), dtype: D
     let gflops = 2e-9 * (n_rows * n * k) as f64 / time_s;
     let gbytes = 1e-9 * bytes.len() as f64 / time_s;
     let (time_us, name) = (time_s * 1e6, dtype.name());
-    println!("linear {n_rows:5} x {n:6} x {k:5} {name:>4}: {time_us:9.1} us {gflops:6.1} GFLOP/s {gbytes:6.1} GB/s");
+    println!(
+        "linear {n_rows:5} x {n:6} x {k:5} {name:>4}: {time_us:9.1} us {gflops:6.1} GFLOP/s {gbytes:6.1} GB/s"
+    );
 }
 
 /// The shortest of many runs, in seconds.

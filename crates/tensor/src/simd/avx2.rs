@@ -21,7 +21,7 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) {
 /// Applies a two-operand intrinsic to both halves.
 macro_rules! both {
     ($intrinsic:ident, $a:expr, $b:expr) => {
-        unsafe { Self($intrinsic($a.0, $b.0), $intrinsic($a.1, $b.1)) }
+        Self(unsafe { $intrinsic($a.0, $b.0) }, unsafe { $intrinsic($a.1, $b.1) })
     };
 }
 
@@ -107,12 +107,10 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     unsafe fn with_sign_of(self, sign: Self) -> Self {
-        unsafe {
-            let sign_bit = _mm256_set1_ps(-0.0);
-            let magnitude = self.abs();
-            let signs = Self(_mm256_and_ps(sign_bit, sign.0), _mm256_and_ps(sign_bit, sign.1));
-            both!(_mm256_or_ps, magnitude, signs)
-        }
+        let sign_bit = unsafe { Self::splat(-0.0) };
+        let magnitude = unsafe { self.abs() };
+        let signs = both!(_mm256_and_ps, sign_bit, sign);
+        both!(_mm256_or_ps, magnitude, signs)
     }
     #[inline(always)]
     unsafe fn power_of_two(self) -> Self {

@@ -1,0 +1,47 @@
+//! Rows of an embedding table.
+//!
+//! Contract. The table is a [`Weight`] `[vocabulary, n]` (often the head's too); `tokens` index its
+//! rows; result f32 `[tokens, n]`, widened exactly.
+
+use super::linear::Weight;
+use super::misuse;
+use crate::device::Device;
+use crate::tensor::Tensor;
+use types::{Result, TokenId};
+
+/// The rows of `tokens`.
+///
+/// Errors: a token outside the table.
+pub fn embedding(device: &Device, table: &Weight, tokens: &[TokenId]) -> Result<Tensor> {
+    if tokens.iter().any(|&token| token as usize >= table.n()) {
+        return Err(misuse("embedding", "a token outside the vocabulary"));
+    }
+    let Device::Cpu(_) = device;
+    let mut rows = Tensor::scratch::<f32>(&[tokens.len(), table.k()]);
+    for (row, &token) in rows.as_mut_slice::<f32>().chunks_exact_mut(table.k()).zip(tokens) {
+        table.copy_row(token as usize, row);
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::linear::tests::{matrix_bytes, pack_one};
+    use crate::{DType, Device};
+
+    #[test]
+    fn rows_are_those_of_the_matrix() {
+        let device = Device::all_cpus();
+        for dtype in [DType::F32, DType::Bf16, DType::F16] {
+            let (bytes, values) = matrix_bytes(dtype, 37, 5, 7);
+            let table = pack_one(&device, dtype, (37, 5), &bytes);
+            let tokens = [0, 36, 16, 15, 36];
+            let rows = embedding(&device, &table, &tokens).unwrap();
+            for (idx, &token) in tokens.iter().enumerate() {
+                assert_eq!(rows.row(idx), &values[token as usize * 5..][..5]);
+            }
+            assert!(embedding(&device, &table, &[37]).is_err());
+        }
+    }
+}

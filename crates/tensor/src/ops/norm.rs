@@ -1,0 +1,144 @@
+//! Layer norm and RMS norm over the last dimension.
+//!
+//! Contract. `x` f32 `[rows, n]`, weight and bias f32 `[n]`; result f32 `[rows, n]`. Sums are f32 in
+//! sixteen lanes that are added in a fixed order, the variance is that of the centred values.
+
+use super::misuse;
+use crate::device::Device;
+use crate::simd::{Isa, Kernel, LANES, Lanes, launch};
+use crate::tensor::Tensor;
+use crate::threads::Threads;
+use types::Result;
+
+/// `(x - mean) / sqrt(variance + epsilon) · weight + bias`.
+///
+/// Errors: shapes that do not fit.
+pub fn layer_norm(
+    device: &Device,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    epsilon: f32,
+) -> Result<Tensor> {
+    if weight.row_len() != x.row_len() || bias.row_len() != x.row_len() {
+        return Err(misuse("layer_norm", "the weight does not fit the input"));
+    }
+    let Device::Cpu(threads) = device;
+    Ok(run_cpu(threads, Isa::best(), x, (weight, Some(bias), epsilon)))
+}
+
+/// `x / sqrt(mean of squares + epsilon) · weight`.
+///
+/// Errors: shapes that do not fit.
+pub fn rms_norm(device: &Device, x: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> {
+    if weight.row_len() != x.row_len() {
+        return Err(misuse("rms_norm", "the weight does not fit the input"));
+    }
+    let Device::Cpu(threads) = device;
+    Ok(run_cpu(threads, Isa::best(), x, (weight, None, epsilon)))
+}
+
+/// Elements of one task: some 10 µs of work.
+const TASK_ELEMENTS: usize = 64 * 1024;
+
+fn run_cpu(
+    threads: &Threads,
+    isa: Isa,
+    x: &Tensor,
+    (weight, bias, epsilon): (&Tensor, Option<&Tensor>, f32),
+) -> Tensor {
+    let mut y = Tensor::scratch::<f32>(x.shape());
+    let n = x.row_len();
+    let task_len = (TASK_ELEMENTS / n).max(1) * n;
+    let (x, weight, bias) = (x.as_f32(), weight.as_f32(), bias.map(Tensor::as_f32));
+    threads.for_each_chunk(y.as_mut_slice::<f32>(), task_len, &|task, y| {
+        let x = &x[task * task_len..][..y.len()];
+        // SAFETY: all slices have the lengths that the kernel reads.
+        unsafe { launch(isa, Norm { x, y, weight, bias, epsilon }) };
+    });
+    y
+}
+
+struct Norm<'a> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+    weight: &'a [f32],
+    /// With a bias it is a layer norm, without it an RMS norm.
+    bias: Option<&'a [f32]>,
+    epsilon: f32,
+}
+
+impl Kernel for Norm<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let n = self.weight.len();
+        let rows = self.x.chunks_exact(n).zip(self.y.chunks_exact_mut(n));
+        for (x, y) in rows {
+            // SAFETY: rows, weight and bias have `n` elements.
+            unsafe {
+                let mean =
+                    if self.bias.is_some() { sum_over::<L, false>(x, 0.0) / n as f32 } else { 0.0 };
+                let variance = sum_over::<L, true>(x, mean) / n as f32;
+                let scale = 1.0 / (variance + self.epsilon).sqrt();
+                write_row::<L>((x, y), (mean, scale), self.weight, self.bias);
+            }
+        }
+    }
+}
+
+/// The sum of all `x - shift`, or of their squares.
+#[inline(always)]
+unsafe fn sum_over<L: Lanes, const SQUARES: bool>(x: &[f32], shift: f32) -> f32 {
+    // SAFETY: reads stay inside the row.
+    unsafe {
+        let shift = L::splat(shift);
+        let mut sum = L::splat(0.0);
+        for start in (0..x.len()).step_by(LANES) {
+            let left = x.len() - start;
+            let value = read_some::<L>(&x[start..], left).sub(shift);
+            // Lanes beyond the row must add nothing, whatever the shift.
+            let value = if left >= LANES { value } else { first_lanes(value, left) };
+            sum = if SQUARES { sum.fma(value, value) } else { sum.add(value) };
+        }
+        sum.sum()
+    }
+}
+
+#[inline(always)]
+unsafe fn first_lanes<L: Lanes>(value: L, n: usize) -> L {
+    // SAFETY: the array holds sixteen values.
+    unsafe { L::load_first(value.to_array().as_ptr(), n) }
+}
+
+#[inline(always)]
+unsafe fn write_row<L: Lanes>(
+    (x, y): (&[f32], &mut [f32]),
+    (mean, scale): (f32, f32),
+    weight: &[f32],
+    bias: Option<&[f32]>,
+) {
+    let n = x.len();
+    // SAFETY: reads and writes stay inside the rows.
+    unsafe {
+        let (mean, scale) = (L::splat(mean), L::splat(scale));
+        for start in (0..n).step_by(LANES) {
+            let left = n - start;
+            let scaled = read_some::<L>(&x[start..], left).sub(mean).mul(scale);
+            let weight = read_some::<L>(&weight[start..], left);
+            let value = match bias {
+                Some(bias) => read_some::<L>(&bias[start..], left).fma(scaled, weight),
+                None => scaled.mul(weight),
+            };
+            let to = y[start..].as_mut_ptr();
+            if left >= LANES { value.store(to) } else { value.store_first(to, left) }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn read_some<L: Lanes>(from: &[f32], left: usize) -> L {
+    // SAFETY: `from` has `left` elements or more.
+    unsafe {
+        if left >= LANES { L::load(from.as_ptr()) } else { L::load_first(from.as_ptr(), left) }
+    }
+}

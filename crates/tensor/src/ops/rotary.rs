@@ -1,0 +1,97 @@
+//! Rotary position embedding in its "rotate half" form.
+//!
+//! Contract. `x` f32 `[rows, width]`, heads of `2h` columns side by side; `angles` holds cosines and
+//! sines f32 `[rows, h]`. In every head given, for `i < h`: `x[i], x[i+h]` become
+//! `x[i] cos - x[i+h] sin, x[i+h] cos + x[i] sin`. In place.
+
+use super::misuse;
+use crate::device::Device;
+use crate::simd::{Isa, Kernel, LANES, Lanes, launch};
+use crate::tensor::Tensor;
+use crate::threads::Threads;
+use std::ops::Range;
+use types::Result;
+
+/// Cosine and sine of every row and frequency.
+#[derive(Debug)]
+pub struct Angles {
+    /// f32 `[rows, h]`.
+    pub cos: Tensor,
+    /// f32 `[rows, h]`.
+    pub sin: Tensor,
+}
+
+/// Rotates the heads of `heads` in every row.
+///
+/// Errors: shapes that do not fit.
+pub fn rotary(device: &Device, x: &mut Tensor, angles: &Angles, heads: Range<usize>) -> Result<()> {
+    let half = angles.cos.row_len();
+    let rows_fit = angles.cos.n_rows() == x.n_rows() && angles.cos.shape() == angles.sin.shape();
+    if !rows_fit || heads.end * 2 * half > x.row_len() {
+        return Err(misuse("rotary", "the angles do not fit the input"));
+    }
+    let Device::Cpu(threads) = device;
+    run_cpu(threads, Isa::best(), x, (angles, heads));
+    Ok(())
+}
+
+/// Elements of one task: some 10 µs of work.
+const TASK_ELEMENTS: usize = 64 * 1024;
+
+fn run_cpu(threads: &Threads, isa: Isa, x: &mut Tensor, (angles, heads): (&Angles, Range<usize>)) {
+    let (width, half) = (x.row_len(), angles.cos.row_len());
+    let task_rows = (TASK_ELEMENTS / width).max(1);
+    let (cos, sin) = (angles.cos.as_f32(), angles.sin.as_f32());
+    threads.for_each_chunk(x.as_mut_slice::<f32>(), task_rows * width, &|task, x| {
+        let start = task * task_rows * half;
+        let (cos, sin) = (&cos[start..], &sin[start..]);
+        // SAFETY: the angles cover the rows, the heads lie inside each.
+        unsafe { launch(isa, Rotate { x, cos, sin, width, half, heads: heads.clone() }) };
+    });
+}
+
+struct Rotate<'a> {
+    x: &'a mut [f32],
+    cos: &'a [f32],
+    sin: &'a [f32],
+    width: usize,
+    half: usize,
+    heads: Range<usize>,
+}
+
+impl Kernel for Rotate<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        for (row, x) in self.x.chunks_exact_mut(self.width).enumerate() {
+            let cos = &self.cos[row * self.half..(row + 1) * self.half];
+            let sin = &self.sin[row * self.half..(row + 1) * self.half];
+            for head in
+                x.chunks_exact_mut(2 * self.half).take(self.heads.end).skip(self.heads.start)
+            {
+                // SAFETY: a head has twice as many elements as there are angles.
+                unsafe { rotate_head::<L>(head, cos, sin) };
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn rotate_head<L: Lanes>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let half = cos.len();
+    let (low, high) = head.split_at_mut(half);
+    let whole = half / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        // SAFETY: sixteen elements from `start` on exist in all four.
+        unsafe {
+            let (cos, sin) = (L::load(cos[start..].as_ptr()), L::load(sin[start..].as_ptr()));
+            let (a, b) = (L::load(low[start..].as_ptr()), L::load(high[start..].as_ptr()));
+            a.mul(cos).sub(b.mul(sin)).store(low[start..].as_mut_ptr());
+            b.mul(cos).add(a.mul(sin)).store(high[start..].as_mut_ptr());
+        }
+    }
+    for i in whole..half {
+        let (a, b) = (low[i], high[i]);
+        low[i] = a * cos[i] - b * sin[i];
+        high[i] = b * cos[i] + a * sin[i];
+    }
+}
