@@ -1,0 +1,57 @@
+//! The engine without a model: how long its steps take and what it says.
+
+use std::time::Duration;
+
+/// What users write about the mock engine.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Mock engine (with --engine mock)")]
+pub struct MockFlags {
+    /// Time of one step, whatever is in it, in microseconds.
+    #[arg(long, env = "TRIPTYCH_MOCK_STEP_US", value_name = "US", default_value_t = 1000)]
+    pub mock_step_us: u64,
+    /// Time added for each prompt token of a step, in nanoseconds.
+    #[arg(long, env = "TRIPTYCH_MOCK_PROMPT_TOKEN_NS", value_name = "NS", default_value_t = 0)]
+    pub mock_prompt_token_ns: u64,
+    /// Time added for each sequence that decodes in a step, in nanoseconds.
+    #[arg(long, env = "TRIPTYCH_MOCK_DECODE_TOKEN_NS", value_name = "NS", default_value_t = 0)]
+    pub mock_decode_token_ns: u64,
+    /// Time that the tower takes for each patch, in nanoseconds.
+    #[arg(long, env = "TRIPTYCH_MOCK_PATCH_NS", value_name = "NS", default_value_t = 0)]
+    pub mock_patch_ns: u64,
+    /// What every answer says, over and over until `max_tokens`.
+    #[arg(
+        long,
+        env = "TRIPTYCH_MOCK_ANSWER",
+        value_name = "TEXT",
+        default_value = "This is a mock answer. "
+    )]
+    pub mock_answer: String,
+}
+
+/// The mock engine's times and words. Its KV capacity is the engine key `kv_cache_config.max_tokens`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MockConfig {
+    /// Time of one step, whatever is in it.
+    pub step: Duration,
+    /// Time added for each prompt token of a step.
+    pub prompt_token: Duration,
+    /// Time added for each sequence that decodes in a step.
+    pub decode_token: Duration,
+    /// Time that the tower takes for each patch.
+    pub patch: Duration,
+    /// What every answer says, over and over.
+    pub answer: String,
+}
+
+impl MockFlags {
+    /// The same in the program's units.
+    pub fn resolve(self) -> MockConfig {
+        MockConfig {
+            step: Duration::from_micros(self.mock_step_us),
+            prompt_token: Duration::from_nanos(self.mock_prompt_token_ns),
+            decode_token: Duration::from_nanos(self.mock_decode_token_ns),
+            patch: Duration::from_nanos(self.mock_patch_ns),
+            answer: self.mock_answer,
+        }
+    }
+}

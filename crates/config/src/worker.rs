@@ -1,0 +1,254 @@
+//! What a worker is told: its model, its device, and what it may read and hold.
+
+use crate::MIB;
+use crate::engine_args::{EngineArgs, EngineFlags};
+use crate::model_path;
+use clap::ValueEnum;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use types::{Error, Result};
+
+/// A chat template is a page or two; whatever is larger is another file given by mistake.
+const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
+
+/// What users write about a worker.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct WorkerFlags {
+    /// A model folder as Hugging Face code saves it, or a hub id found in the local cache.
+    #[arg(long, env = "TRIPTYCH_MODEL_PATH", value_name = "FOLDER|ID")]
+    pub model_path: String,
+    /// The name clients ask for [default: the folder's name or the hub id].
+    #[arg(long, env = "TRIPTYCH_SERVED_MODEL_NAME", value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// What requests may carry.
+    #[arg(long, env = "TRIPTYCH_MODALITY", value_enum, default_value_t = Modality::Multimodal)]
+    pub modality: Modality,
+    /// Where weights come from; `dummy` makes up random ones from config.json alone.
+    #[arg(long, env = "TRIPTYCH_LOAD_FORMAT", value_enum, default_value_t = LoadFormat::Auto)]
+    pub load_format: LoadFormat,
+    /// A Jinja file to use instead of the model's chat template.
+    #[arg(long, env = "TRIPTYCH_CUSTOM_JINJA_TEMPLATE", value_name = "FILE")]
+    pub custom_jinja_template: Option<PathBuf>,
+    /// What to compute on; this build knows `cpu`, and `auto` finds it.
+    #[arg(
+        long,
+        env = "TRIPTYCH_DEVICE",
+        value_name = "cpu|auto",
+        value_parser = parse_device,
+        default_value = "auto"
+    )]
+    pub device: DeviceChoice,
+    /// Threads that compute [default: one for each core].
+    #[arg(long, env = "TRIPTYCH_THREADS", value_name = "COUNT")]
+    pub threads: Option<NonZeroUsize>,
+    /// First part of the names under which instances register.
+    #[arg(long, env = "TRIPTYCH_NAMESPACE", value_name = "NAME", default_value = "dynamo")]
+    pub namespace: String,
+
+    /// The folder whose media files requests may name [default: none, no local file is read].
+    #[arg(
+        long,
+        env = "TRIPTYCH_ALLOWED_LOCAL_MEDIA_PATH",
+        value_name = "FOLDER",
+        help_heading = "Media"
+    )]
+    pub allowed_local_media_path: Option<PathBuf>,
+    /// Size of the cache of encoded media.
+    #[arg(
+        long,
+        env = "TRIPTYCH_MULTIMODAL_EMBEDDING_CACHE_CAPACITY_GB",
+        value_name = "GB",
+        default_value_t = 0.25,
+        help_heading = "Media"
+    )]
+    pub multimodal_embedding_cache_capacity_gb: f64,
+    /// Most bytes of encoded media that wait in memory at once; more makes requests wait or fail.
+    #[arg(
+        long,
+        env = "TRIPTYCH_MEDIA_MEMORY_MB",
+        value_name = "MB",
+        default_value_t = 1024,
+        help_heading = "Media"
+    )]
+    pub media_memory_mb: u64,
+
+    /// Engine YAML with TensorRT-LLM's keys.
+    #[arg(long, env = "TRIPTYCH_EXTRA_ENGINE_ARGS", value_name = "FILE", help_heading = "Engine")]
+    pub extra_engine_args: Option<PathBuf>,
+    /// Engine keys as JSON, over those of the YAML.
+    #[arg(
+        long,
+        env = "TRIPTYCH_OVERRIDE_ENGINE_ARGS",
+        value_name = "JSON",
+        help_heading = "Engine"
+    )]
+    pub override_engine_args: Option<String>,
+    /// Most requests that wait for a place in the batch; more are refused with 429.
+    #[arg(
+        long,
+        env = "TRIPTYCH_MAX_QUEUE_LENGTH",
+        value_name = "COUNT",
+        default_value_t = 1024,
+        help_heading = "Engine"
+    )]
+    pub max_queue_length: usize,
+    /// Engine keys that have flags.
+    #[command(flatten)]
+    pub engine: EngineFlags,
+}
+
+/// What a worker is told, resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerConfig {
+    /// The model folder.
+    pub model_folder: PathBuf,
+    /// The name clients ask for.
+    pub served_model_name: String,
+    /// What requests may carry.
+    pub modality: Modality,
+    /// Where weights come from.
+    pub load_format: LoadFormat,
+    /// A chat template that replaces the folder's.
+    pub template_override: Option<String>,
+    /// What to compute on.
+    pub device: DeviceChoice,
+    /// Threads that compute; `None` is one for each core.
+    pub n_threads: Option<NonZeroUsize>,
+    /// First part of the names under which instances register.
+    pub namespace: String,
+    /// The folder whose media files may be read, symlinks resolved; `None` allows none.
+    pub allowed_local_media_path: Option<PathBuf>,
+    /// Largest encoded medium, in bytes.
+    pub media_file_bytes_max: u64,
+    /// Most bytes of encoded media held at once.
+    pub media_bytes_held_max: u64,
+    /// Size of the cache of encoded media, in bytes.
+    pub embedding_cache_bytes: usize,
+    /// Most requests that wait for a place in the batch.
+    pub queue_len_max: usize,
+    /// The engine's shape.
+    pub engine: EngineArgs,
+}
+
+/// What requests may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Modality {
+    /// Text only; media are refused.
+    Text,
+    /// Text and whatever media the model reads.
+    Multimodal,
+}
+
+/// Where weights come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LoadFormat {
+    /// The model folder.
+    Auto,
+    /// Random numbers in the shapes that config.json implies.
+    Dummy,
+}
+
+/// What to compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The processor.
+    Cpu,
+}
+
+impl WorkerFlags {
+    /// Reads the files that the flags name and checks every value.
+    ///
+    /// `media_file_bytes_max` is a limit that the frontend shares.
+    pub fn resolve(
+        self,
+        media_file_bytes_max: u64,
+        hub_cache: Option<&Path>,
+    ) -> Result<WorkerConfig> {
+        let model = model_path::find(&self.model_path, hub_cache)?;
+        let engine = self.engine_args()?;
+        Ok(WorkerConfig {
+            model_folder: model.folder,
+            served_model_name: served_name(self.served_model_name, model.name)?,
+            modality: self.modality,
+            load_format: self.load_format,
+            template_override: self.custom_jinja_template.as_deref().map(template).transpose()?,
+            device: self.device,
+            n_threads: self.threads,
+            namespace: self.namespace,
+            allowed_local_media_path: self
+                .allowed_local_media_path
+                .map(media_folder)
+                .transpose()?,
+            media_file_bytes_max,
+            media_bytes_held_max: self.media_memory_mb.max(1) * MIB,
+            embedding_cache_bytes: gigabytes(self.multimodal_embedding_cache_capacity_gb)?,
+            queue_len_max: self.max_queue_length,
+            engine,
+        })
+    }
+
+    fn engine_args(&self) -> Result<EngineArgs> {
+        let mut args = EngineArgs::default();
+        if let Some(path) = &self.extra_engine_args {
+            args.apply_yaml_file(path)?;
+        }
+        if let Some(text) = &self.override_engine_args {
+            args.apply_json(text)?;
+        }
+        self.engine.apply(&mut args)?;
+        args.check()?;
+        Ok(args)
+    }
+}
+
+fn parse_device(word: &str) -> std::result::Result<DeviceChoice, String> {
+    match word {
+        "cpu" | "auto" => Ok(DeviceChoice::Cpu),
+        cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
+            Err("CUDA is not built in; use cpu or auto".to_owned())
+        }
+        _ => Err("expected cpu or auto".to_owned()),
+    }
+}
+
+fn served_name(given: Option<String>, found: String) -> Result<String> {
+    let name = given.unwrap_or(found);
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err(Error::invalid(
+            "--served-model-name: expected a name without control characters",
+        ));
+    }
+    Ok(name)
+}
+
+fn template(path: &Path) -> Result<String> {
+    let wrong =
+        |why: String| Error::invalid(format!("--custom-jinja-template {}: {why}", path.display()));
+    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
+    if size > TEMPLATE_BYTES_MAX {
+        return Err(wrong(format!("larger than {TEMPLATE_BYTES_MAX} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))
+}
+
+/// Resolves symlinks once, so that the check of each file compares like with like.
+fn media_folder(path: PathBuf) -> Result<PathBuf> {
+    let flag = format!("--allowed-local-media-path {}", path.display());
+    let folder = path.canonicalize().map_err(|error| Error::invalid(format!("{flag}: {error}")))?;
+    if !folder.is_dir() {
+        return Err(Error::invalid(format!("{flag}: not a folder")));
+    }
+    Ok(folder)
+}
+
+fn gigabytes(size: f64) -> Result<usize> {
+    const GB_MAX: f64 = 1e6;
+    if !(0.0..=GB_MAX).contains(&size) {
+        return Err(Error::invalid(format!(
+            "--multimodal-embedding-cache-capacity-gb: {size} is not accepted; expected a number \
+             from 0 to {GB_MAX}"
+        )));
+    }
+    Ok((size * (1u64 << 30) as f64) as usize)
+}

@@ -1,0 +1,200 @@
+//! Every option: its names, its layers, its bounds, and the page that documents it.
+
+use clap::{Args, Command, Parser};
+use config::{EngineArgs, EngineKind, Role, ServeConfig, ServeFlags, World};
+use std::path::Path;
+
+#[derive(Parser)]
+struct Serve {
+    #[command(flatten)]
+    flags: ServeFlags,
+}
+
+/// Parses and resolves a command line whose model folder is this crate's.
+fn serve(flags: &[&str]) -> Result<ServeConfig, String> {
+    let start = ["serve", "--model-path", env!("CARGO_MANIFEST_DIR")];
+    let parsed = Serve::try_parse_from(start.iter().chain(flags)).map_err(|e| e.to_string())?;
+    parsed.flags.resolve(&World::default()).map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn refused(flags: &[&str], words: &[&str]) {
+    let error = serve(flags).expect_err("should be refused");
+    for word in words {
+        assert!(error.contains(word), "{flags:?}: {error:?} does not say {word:?}");
+    }
+}
+
+#[track_caller]
+fn yaml_refused(yaml: &str, words: &[&str]) {
+    let error = EngineArgs::default().apply_yaml(yaml, "agg.yaml").expect_err("should be refused");
+    for word in words {
+        assert!(
+            error.message.contains(word),
+            "{yaml:?}: {:?} does not say {word:?}",
+            error.message
+        );
+    }
+}
+
+#[test]
+fn the_page_is_what_the_code_says() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/options.md");
+    let expected = config::document::options_markdown();
+    if std::env::var_os("TRIPTYCH_WRITE_DOCS").is_some() {
+        std::fs::write(&page, &expected).unwrap();
+    }
+    let found = std::fs::read_to_string(&page).unwrap_or_default();
+    assert!(found == expected, "run this test with TRIPTYCH_WRITE_DOCS=1 to write docs/options.md");
+}
+
+#[test]
+fn every_flag_has_its_environment_variable_and_a_word_of_help() {
+    let command = ServeFlags::augment_args(Command::new("serve"));
+    for arg in command.get_arguments() {
+        let long = arg.get_long().expect("a long name");
+        let expected = format!("TRIPTYCH_{}", long.to_uppercase().replace('-', "_"));
+        assert_eq!(arg.get_env().unwrap().to_str().unwrap(), expected);
+        assert!(arg.get_help().is_some(), "--{long} has no help");
+        assert!(arg.get_help_heading().is_some(), "--{long} has no heading");
+    }
+    command.debug_assert();
+}
+
+#[test]
+fn defaults_make_a_laptop_server() {
+    let cfg = serve(&[]).unwrap();
+    assert_eq!(cfg.roles, [Role::Aggregated]);
+    assert_eq!(cfg.engine, EngineKind::Native);
+    assert_eq!(cfg.worker.served_model_name, "config");
+    assert_eq!(cfg.worker.engine, EngineArgs::default());
+    assert_eq!(cfg.frontend, config::FrontendConfig::default());
+}
+
+#[test]
+fn each_layer_wins_over_the_one_before() {
+    let folder = std::env::temp_dir().join(format!("triptych-options-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("agg.yaml");
+    let yaml = "max_batch_size: 3\nmax_seq_len: 300\nkv_cache_config:\n  tokens_per_block: 16\n  \
+                enable_block_reuse: false\n";
+    std::fs::write(&file, yaml).unwrap();
+    let json = r#"{"max_batch_size": 4, "kv_cache_config": {"tokens_per_block": 64}}"#;
+    let file = file.to_str().unwrap().to_owned();
+    let flags =
+        ["--extra-engine-args", &file, "--override-engine-args", json, "--kv-block-size", "8"];
+    let args = serve(&flags).unwrap().worker.engine;
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(args.max_seq_len, Some(300), "the file alone");
+    assert!(!args.kv_cache.enable_block_reuse, "the file alone");
+    assert_eq!(args.max_batch_size, 4, "JSON over file");
+    assert_eq!(args.kv_cache.tokens_per_block, 8, "flag over JSON");
+    assert_eq!(args.max_num_tokens, EngineArgs::default().max_num_tokens, "untouched");
+}
+
+#[test]
+fn engine_keys_are_checked_by_name_type_and_bound() {
+    yaml_refused("max_batchsize: 3", &["agg.yaml: max_batchsize: unknown key", "max_batch_size"]);
+    yaml_refused(
+        "kv_cache_config: {block_size: 3}",
+        &["kv_cache_config.block_size: unknown", "tokens_per_block"],
+    );
+    yaml_refused(
+        "max_batch_size: many",
+        &["max_batch_size: \"many\"", "an integer from 1 to 4096"],
+    );
+    yaml_refused("max_batch_size: 0", &["an integer from 1 to 4096"]);
+    yaml_refused("max_batch_size: 1.5", &["an integer from 1 to 4096"]);
+    yaml_refused("kv_cache_config: 3", &["expected a map with any of", "but got a number"]);
+    yaml_refused("[1, 2]", &["expected a map", "a list"]);
+    yaml_refused("enable_chunked_prefill: 1", &["true or false"]);
+    yaml_refused("kv_cache_config: {free_gpu_memory_fraction: 1.5}", &["above 0 and at most 1"]);
+    yaml_refused("kv_cache_config: {dtype: fp8}", &["one of auto"]);
+    yaml_refused("tensor_parallel_size: 2", &["1 only"]);
+    yaml_refused("cache_transceiver_config: {backend: UCX}", &["backend: unknown key"]);
+    yaml_refused("max_batch_size: 3\nmax_batch_size: 4", &["not valid YAML"]);
+    yaml_refused("max_batch_size: [", &["not valid YAML"]);
+}
+
+#[test]
+fn neutral_yaml_changes_nothing() {
+    let all = "# a comment\nmax_seq_len:\ntensor_parallel_size: 1\nkv_cache_config:\n";
+    for yaml in ["", "# nothing\n", "{}", "null", all] {
+        let mut args = EngineArgs::default();
+        args.apply_yaml(yaml, "agg.yaml").unwrap();
+        assert_eq!(args, EngineArgs::default(), "{yaml:?}");
+    }
+}
+
+#[test]
+fn the_documented_default_of_every_key_is_accepted_by_it() {
+    let command = Serve::augment();
+    let page = config::document::options_markdown();
+    let rows = page.lines().skip_while(|line| !line.starts_with("## Keys")).filter_map(|line| {
+        let cells: Vec<_> = line.strip_prefix("| `")?.split(" | ").collect();
+        Some((cells[0].trim_end_matches('`').to_owned(), cells[2].trim_matches('`').to_owned()))
+    });
+    let rows: Vec<_> = rows.collect();
+    assert!(rows.len() > 10 && command.get_arguments().count() > rows.len());
+    for (path, default) in rows.iter().filter(|(_, default)| !default.starts_with("the ")) {
+        let nested =
+            path.rsplit('.').fold(default.clone(), |inner, key| format!("{{{key}: {inner}}}"));
+        let mut args = EngineArgs::default();
+        args.apply_yaml(&nested, "default").unwrap();
+        assert_eq!(args, EngineArgs::default(), "{path}");
+    }
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused() {
+    refused(&["--device", "cuda:1"], &["--device", "CUDA is not built in"]);
+    refused(&["--device", "tpu"], &["expected cpu or auto"]);
+    refused(&["--roles", "e,p"], &["--roles", "`p` and `d`"]);
+    refused(&["--roles", "x"], &["invalid value 'x'", "agg, e, p, d"]);
+    refused(&["--transport", "ucx"], &["invalid value 'ucx'", "mem"]);
+    refused(&["--discovery-backend", "etcd"], &["invalid value 'etcd'", "mem"]);
+    refused(&["--request-plane", "nats"], &["invalid value 'nats'", "mem"]);
+    refused(&["--kv-block-size", "0"], &["--kv-block-size: 0", "an integer from 1 to 512"]);
+    refused(&["--kv-block-size", "x"], &["--kv-block-size", "an integer from 1 to 512"]);
+    refused(&["--tensor-parallel-size", "2"], &["--tensor-parallel-size", "1 only"]);
+    refused(&["--max-batch-size", "9", "--max-num-tokens", "8"], &["max_num_tokens (8)"]);
+    refused(&["--max-inflight-requests", "0"], &["--max-inflight-requests", "at least 1"]);
+    refused(&["--max-file-size-mb", "0"], &["--max-file-size-mb", "from 1 to 4096"]);
+    refused(&["--threads", "0"], &["--threads"]);
+    refused(&["--served-model-name", ""], &["--served-model-name"]);
+    refused(&["--allowed-local-media-path", "/no/such"], &["--allowed-local-media-path /no/such"]);
+    refused(&["--custom-jinja-template", "/no/such"], &["--custom-jinja-template /no/such"]);
+    refused(&["--extra-engine-args", "/no/such"], &["--extra-engine-args /no/such"]);
+    refused(&["--override-engine-args", "{"], &["--override-engine-args", "not valid JSON"]);
+    refused(&["--multimodal-embedding-cache-capacity-gb", "NaN"], &["capacity-gb"]);
+    refused(&["--router-mode", "kv"], &["unexpected argument"]);
+}
+
+#[test]
+fn roles_may_be_repeated_and_spelt_out() {
+    let cfg = serve(&["--roles", "encode,p,p,d", "--engine", "mock"]).unwrap();
+    assert_eq!(cfg.roles, [Role::Encode, Role::Prefill, Role::Prefill, Role::Decode]);
+    assert!(matches!(cfg.engine, EngineKind::Mock(_)));
+}
+
+#[test]
+fn a_model_is_a_folder_or_an_id_in_the_local_cache() {
+    let cache = std::env::temp_dir().join(format!("triptych-hub-{}", std::process::id()));
+    let snapshot = cache.join("models--Qwen--Tiny-2B/snapshots/abc");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(cache.join("models--Qwen--Tiny-2B/refs")).unwrap();
+    std::fs::write(cache.join("models--Qwen--Tiny-2B/refs/main"), "abc\n").unwrap();
+    let found = config::model_path::find("Qwen/Tiny-2B", Some(&cache)).unwrap();
+    assert_eq!((found.folder, found.name.as_str()), (snapshot, "Qwen/Tiny-2B"));
+    let absent = config::model_path::find("Qwen/Other", Some(&cache)).unwrap_err();
+    assert!(absent.message.contains("hf download Qwen/Other"), "{}", absent.message);
+    let path = config::model_path::find("/no/such/folder", Some(&cache)).unwrap_err();
+    assert!(path.message.contains("no such folder") && !path.message.contains("download"));
+    std::fs::remove_dir_all(&cache).unwrap();
+}
+
+impl Serve {
+    fn augment() -> Command {
+        ServeFlags::augment_args(Command::new("serve"))
+    }
+}
