@@ -1,0 +1,121 @@
+//! The handle of an engine: what other threads may ask of it.
+
+use crate::command::Command;
+use crate::config::{Backend, EngineConfig};
+use crate::core::Core;
+use crate::mailbox::Mailbox;
+use crate::request::{EncodeJob, EncodeSink, ImportRequest, SeqRequest, SeqSink};
+use crate::stats::EngineStats;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tensor::{Arena, KvPool, Slab, SlabRange};
+use types::{Error, RequestId, Result};
+
+/// A running engine; clones are handles to the same one. Dropping the last stops and joins its thread.
+#[derive(Clone)]
+pub struct Engine(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What callers and the engine's thread both see.
+pub(crate) struct Shared {
+    pub(crate) mailbox: Mailbox,
+    pub(crate) kv: KvPool,
+    pub(crate) embeddings: Arc<Slab>,
+    pub(crate) stats: Mutex<EngineStats>,
+}
+
+/// Reserves an engine's memory and starts its thread.
+///
+/// Errors: impossible limits, or the system gives no memory or thread.
+pub fn start(backend: Backend, cfg: EngineConfig) -> Result<Engine> {
+    let layout = cfg.kv_layout(backend.spec());
+    let shared = Arc::new(Shared {
+        mailbox: Mailbox::default(),
+        kv: KvPool::new(layout, cfg.scheduler.n_blocks)?,
+        embeddings: Slab::new(Arena::host(cfg.embedding_bytes)?),
+        stats: Mutex::default(),
+    });
+    let core = Core::new(backend, &cfg, Arc::clone(&shared))?;
+    let thread = std::thread::Builder::new().name("engine".into()).spawn(move || core.run());
+    let thread =
+        thread.map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?;
+    Ok(Engine(Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) })))
+}
+
+impl Engine {
+    /// Queues a medium for the tower. Errors: `Overloaded` when the queue is full, `Unavailable` when
+    /// the engine has stopped; everything else is told to the sink.
+    pub fn encode(&self, job: EncodeJob, sink: EncodeSink) -> Result<()> {
+        self.0.shared.mailbox.post(Command::Encode(Box::new(job), sink))
+    }
+
+    /// Queues a prompt. Errors: `Overloaded` when the queue is full, `Unavailable` when the engine has
+    /// stopped; everything else, a request that can never fit included, is told to the sink.
+    pub fn submit(&self, request: SeqRequest, sink: SeqSink) -> Result<()> {
+        self.0.shared.mailbox.post(Command::Submit(Box::new(request), sink))
+    }
+
+    /// Gives the embedding rows of one item of a submitted request, f32 `[n_tokens, hidden_size]`.
+    pub fn supply(&self, id: RequestId, item_idx: usize, rows: Arc<SlabRange>) {
+        self.tell(Command::Supply { id, item_idx, rows });
+    }
+
+    /// Queues a prompt that another engine has computed: its blocks are reserved all at once, then
+    /// `ImportReady` comes. Errors: as [`Self::submit`].
+    pub fn import(&self, request: ImportRequest, sink: SeqSink) -> Result<()> {
+        self.0.shared.mailbox.post(Command::Import(Box::new(request), sink))
+    }
+
+    /// The bytes of an import's missing blocks have arrived. After an abort: the transfer no longer
+    /// touches them.
+    pub fn imported(&self, id: RequestId) {
+        self.tell(Command::Imported(id));
+    }
+
+    /// Forgets all of a request: media to encode, sequences, import, export. No event follows;
+    /// encode sinks get `Cancelled`.
+    pub fn abort(&self, id: RequestId) {
+        self.tell(Command::Abort(id));
+    }
+
+    /// A peer no longer needs the exported blocks of a request, or a transfer into the blocks of an
+    /// aborted import is over.
+    pub fn release(&self, id: RequestId) {
+        self.tell(Command::Release(id));
+    }
+
+    /// The KV memory: block `b` is bytes `[b * block_bytes, (b + 1) * block_bytes)` of its arena.
+    pub fn kv(&self) -> &KvPool {
+        &self.0.shared.kv
+    }
+
+    /// The embedding memory, for rows made here and rows pulled from elsewhere.
+    pub fn embeddings(&self) -> &Arc<Slab> {
+        &self.0.shared.embeddings
+    }
+
+    /// Figures as of the last turn of the loop.
+    pub fn stats(&self) -> EngineStats {
+        *self.0.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what an engine that has stopped need not hear.
+    fn tell(&self, command: Command) {
+        drop(self.0.shared.mailbox.post(command));
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.mailbox.close();
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // A sink that held the last handle drops it on the engine's own thread, which then ends.
+        if let Some(thread) = thread.filter(|it| it.thread().id() != std::thread::current().id()) {
+            drop(thread.join());
+        }
+    }
+}

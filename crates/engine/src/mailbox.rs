@@ -1,0 +1,100 @@
+//! The bounded queue between callers and the engine's thread.
+//!
+//! New work is refused when the queue is full. What lets known work go on or end is taken until a
+//! far higher limit, at which its callers wait.
+
+use crate::command::Command;
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use types::{Error, ErrorKind, Result};
+
+/// Most commands waiting before new work is refused.
+const NEW_WORK_LEN_MAX: usize = 4096;
+/// Most commands waiting at all.
+const LEN_MAX: usize = 65_536;
+
+/// How long the engine's thread waits for a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all: there is other work.
+    No,
+    /// At most so long: something must be looked at again.
+    AtMost(Duration),
+    /// Until there is one.
+    Forever,
+}
+
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    state: Mutex<State>,
+    filled: Condvar,
+    emptied: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    commands: VecDeque<Command>,
+    is_closed: bool,
+}
+
+impl Mailbox {
+    /// Puts a command at the end. Errors: `Overloaded` for new work when the queue is full,
+    /// `Unavailable` when the engine has stopped.
+    pub(crate) fn post(&self, command: Command) -> Result<()> {
+        let mut state = self.lock();
+        if command.is_new_work() && state.commands.len() >= NEW_WORK_LEN_MAX {
+            return Err(Error::new(ErrorKind::Overloaded, "the engine's queue is full"));
+        }
+        while state.commands.len() >= LEN_MAX && !state.is_closed {
+            state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.is_closed {
+            return Err(Error::new(ErrorKind::Unavailable, "the engine has stopped"));
+        }
+        state.commands.push_back(command);
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// All commands waiting, after waiting for one as long as `wait` says; `None` once closed.
+    pub(crate) fn take(&self, wait: Wait) -> Option<VecDeque<Command>> {
+        let mut state = self.lock();
+        let started = Instant::now();
+        while state.commands.is_empty() && !state.is_closed {
+            state = match wait {
+                Wait::No => break,
+                Wait::Forever => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Wait::AtMost(limit) => {
+                    let Some(left) = limit.checked_sub(started.elapsed()) else { break };
+                    let waited = self.filled.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        if state.is_closed {
+            return None;
+        }
+        let commands = std::mem::take(&mut state.commands);
+        drop(state);
+        self.emptied.notify_all();
+        Some(commands)
+    }
+
+    /// Nothing is taken or given any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        // Dropped outside the lock: sinks may hold anything.
+        let commands = std::mem::take(&mut state.commands);
+        drop(state);
+        drop(commands);
+        self.filled.notify_all();
+        self.emptied.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,162 @@
+//! A pretence of a model: set costs, set tokens, no weights; real scheduling, real KV blocks.
+//!
+//! Each KV slot gets a stamp of its token and place, and each step checks the stamps of all that it
+//! would read: a block that was lost, moved wrongly or overwritten fails the request.
+
+use crate::kv::{block_address, copy_blocks};
+use crate::runner::StepWork;
+use models::{ModelSpec, PreparedMedia};
+use scheduler::SeqStep;
+use std::time::Duration;
+use tensor::KvPool;
+use tensor::ops::sample::Draw;
+use types::output::{Logprob, OutputToken};
+use types::{Error, Result, TokenId};
+
+/// A pretended model.
+#[derive(Debug, Clone)]
+pub struct MockModel {
+    /// The shapes and limits to pretend.
+    pub spec: ModelSpec,
+    /// What it answers.
+    pub script: MockScript,
+    /// Tokens before the end token; `None` never ends by itself.
+    pub answer_len: Option<usize>,
+    /// What it costs.
+    pub cost: MockCost,
+}
+
+/// The tokens of a pretended answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MockScript {
+    /// These tokens over and over; choice `k` begins with token `k`.
+    Cycle(Vec<TokenId>),
+    /// The prompt's text over and over, without its placeholders.
+    Echo,
+}
+
+/// Time that pretended work takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MockCost {
+    /// Per step.
+    pub step_us: u64,
+    /// Per sequence that gets a token in a step.
+    pub per_seq_us: u64,
+    /// Per prompt token of a step.
+    pub per_prompt_token_us: u64,
+    /// Per patch of an encoder batch.
+    pub per_patch_us: u64,
+}
+
+/// A pretended model at work.
+pub(crate) struct MockRunner {
+    mock: MockModel,
+    kv: KvPool,
+}
+
+impl MockRunner {
+    pub(crate) fn new(mock: MockModel, kv: KvPool) -> Self {
+        Self { mock, kv }
+    }
+
+    /// Zeros, after the time that the patches cost.
+    pub(crate) fn encode(&self, media: &[&PreparedMedia]) -> Vec<f32> {
+        let n_patches: usize = media.iter().map(|one| one.plan.grid.n_patches()).sum();
+        pause(self.mock.cost.per_patch_us * n_patches as u64);
+        let n_rows: usize = media.iter().map(|one| one.plan.n_tokens as usize).sum();
+        vec![0.0; n_rows * self.mock.spec.hidden_size]
+    }
+
+    pub(crate) fn step(&mut self, work: &StepWork<'_>) -> Result<Vec<Result<OutputToken>>> {
+        copy_blocks(&mut self.kv, &work.batch.copies);
+        let mut intact = Vec::with_capacity(work.batch.seqs.len());
+        for step in &work.batch.seqs {
+            let seq = work.scheduler.sequence(step.rank);
+            let tokens = seq.map_or(&[][..], |seq| seq.tokens());
+            intact.push(self.read(step, tokens));
+            self.write(step);
+        }
+        pause(self.cost_us(work));
+        let draws = work.draws()?.into_iter();
+        let tokens = draws.map(|(idx, draw)| intact[idx].clone().map(|()| self.answer(&draw)));
+        Ok(tokens.collect())
+    }
+
+    fn cost_us(&self, work: &StepWork<'_>) -> u64 {
+        let cost = &self.mock.cost;
+        let n_samples = work.batch.n_samples() as u64;
+        let n_prompt = work.batch.n_rows() as u64 - n_samples.min(work.batch.n_rows() as u64);
+        cost.step_us + cost.per_seq_us * n_samples + cost.per_prompt_token_us * n_prompt
+    }
+
+    /// The next token of the script.
+    fn answer(&self, draw: &Draw<'_>) -> OutputToken {
+        let idx = draw.answer.len();
+        let at_end = self.mock.answer_len.is_some_and(|len| idx >= len);
+        let may_end = idx >= draw.params.min_tokens as usize && !draw.params.ignore_eos;
+        let end = self.mock.spec.eos_token_ids.first().filter(|_| at_end && may_end);
+        let token = end.copied().unwrap_or_else(|| self.script_token(draw, idx));
+        let logprob = draw.params.logprobs.map(|_| 0.0);
+        let n_top = draw.params.logprobs.unwrap_or(0).min(1) as usize;
+        let top_logprobs = vec![Logprob { token, logprob: 0.0 }; n_top];
+        OutputToken { token, logprob, top_logprobs }
+    }
+
+    fn script_token(&self, draw: &Draw<'_>, idx: usize) -> TokenId {
+        match &self.mock.script {
+            MockScript::Cycle(tokens) if tokens.is_empty() => 0,
+            MockScript::Cycle(tokens) => tokens[(idx + draw.choice as usize) % tokens.len()],
+            MockScript::Echo => {
+                let is_text = |token: &&TokenId| {
+                    self.mock.spec.placeholders.iter().all(|place| place.token != **token)
+                };
+                let text: Vec<TokenId> = draw.prompt.iter().filter(is_text).copied().collect();
+                text.get(idx % text.len().max(1)).copied().unwrap_or(0)
+            }
+        }
+    }
+
+    /// Checks the stamps of all tokens before the step's.
+    fn read(&self, step: &SeqStep, tokens: &[TokenId]) -> Result<()> {
+        for (pos, token) in tokens.iter().enumerate().take(step.start_pos) {
+            let slot = self.slot(step, pos);
+            // SAFETY: the slot lies in a block of this sequence, which no one writes now.
+            let found = slot.map_or(stamp(*token, pos), |slot| unsafe { slot.read() });
+            if found != stamp(*token, pos) {
+                return Err(Error::internal(format!("the KV of token {pos} is not its own")));
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, step: &SeqStep) {
+        for (pos, token) in (step.start_pos..).zip(&step.tokens) {
+            if let Some(slot) = self.slot(step, pos) {
+                // SAFETY: the slot lies in a block that this sequence alone may write.
+                unsafe { slot.write(stamp(*token, pos)) };
+            }
+        }
+    }
+
+    /// Where the stamp of a position is kept; `None` when blocks are too small for stamps.
+    fn slot(&self, step: &SeqStep, pos: usize) -> Option<*mut u64> {
+        let size = self.kv.layout.block_size;
+        if self.kv.layout.block_bytes() < size * size_of::<u64>() {
+            return None;
+        }
+        let block = block_address(&self.kv, step.block_table[pos / size]).cast::<u64>();
+        // SAFETY: a block has room for one stamp per token, as just checked.
+        Some(unsafe { block.add(pos % size) })
+    }
+}
+
+/// A number that says which token is where; never zero, as memory is at first.
+fn stamp(token: TokenId, pos: usize) -> u64 {
+    (u64::from(token) << 32 | pos as u64) ^ 0x9E37_79B9_7F4A_7C15
+}
+
+fn pause(us: u64) {
+    if us > 0 {
+        std::thread::sleep(Duration::from_micros(us));
+    }
+}
