@@ -8,11 +8,18 @@
 //! `Image.resize` on 8-bit pixels. Lossless formats and resizing agree with it to the bit; how far
 //! JPEG and lossy WebP may differ is said in `decode`.
 
+mod bmp;
 mod decode;
+mod exif;
+mod gif;
 mod header;
 mod image;
+mod jpeg;
 mod limits;
+mod pixels;
+mod png;
 pub mod resize;
+mod webp;
 
 pub use decode::{AlphaPolicy, decode, decode_with};
 pub use header::{Format, Header, header};

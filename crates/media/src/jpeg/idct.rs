@@ -1,0 +1,142 @@
+//! The inverse cosine transform of a block, in the integer arithmetic of libjpeg's default.
+//!
+//! Loeffler, Ligtenberg and Moschytz's factorisation, twice along eight values; constants have 13
+//! fractional bits, the values between the two passes 2 more than the samples. Sums wrap, so that
+//! coefficients which no encoder writes do no harm.
+
+use super::frame::{BLOCK, N_COEFFICIENTS};
+use std::num::Wrapping;
+
+/// Coefficients in natural order, not yet multiplied by their quantisation steps.
+pub(super) type Block = [i16; N_COEFFICIENTS];
+
+/// One value of each of eight columns (or rows): the transform runs on all eight at once.
+type Lanes = [Wrapping<i32>; BLOCK];
+
+const CONSTANT_BITS: usize = 13;
+const EXTRA_BITS: usize = 2;
+
+/// Writes the samples of `block` to the front of `out`, whose rows are `stride` apart.
+pub(super) fn inverse(
+    block: &Block,
+    quantisation: &[u16; N_COEFFICIENTS],
+    out: &mut [u8],
+    stride: usize,
+) {
+    if block[1..].iter().all(|&coefficient| coefficient == 0) {
+        let level = i32::from(block[0]).wrapping_mul(quantisation[0].into());
+        let sample = sample(Wrapping(level) * Wrapping(1 << EXTRA_BITS), EXTRA_BITS + 3);
+        out.chunks_mut(stride).take(BLOCK).for_each(|row| row[..BLOCK].fill(sample));
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2, it was just asked.
+        unsafe { inverse_avx2(block, quantisation, out, stride) };
+        return;
+    }
+    inverse_any(block, quantisation, out, stride);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn inverse_avx2(block: &Block, steps: &[u16; N_COEFFICIENTS], out: &mut [u8], stride: usize) {
+    inverse_any(block, steps, out, stride);
+}
+
+#[inline(always)]
+fn inverse_any(block: &Block, steps: &[u16; N_COEFFICIENTS], out: &mut [u8], stride: usize) {
+    let mut values = [[Wrapping(0); BLOCK]; BLOCK];
+    for (row, lanes) in values.iter_mut().enumerate() {
+        for (column, value) in lanes.iter_mut().enumerate() {
+            let idx = row * BLOCK + column;
+            *value = Wrapping(i32::from(block[idx])) * Wrapping(i32::from(steps[idx]));
+        }
+    }
+    let columns = transform(&values);
+    let columns =
+        columns.map(|lanes| lanes.map(|value| descale(value, CONSTANT_BITS - EXTRA_BITS)));
+    let rows = transpose(&transform(&transpose(&columns)));
+    for (values, row) in rows.iter().zip(out.chunks_mut(stride)) {
+        let samples = values.map(|value| sample(value, CONSTANT_BITS + EXTRA_BITS + 3));
+        row[..BLOCK].copy_from_slice(&samples);
+    }
+}
+
+/// The one-dimensional transform along the first index; results have 13 more fractional bits.
+#[inline(always)]
+fn transform(input: &[Lanes; BLOCK]) -> [Lanes; BLOCK] {
+    let even = even_half([&input[0], &input[2], &input[4], &input[6]]);
+    let odd = odd_half([&input[1], &input[3], &input[5], &input[7]]);
+    let mut out = [[Wrapping(0); BLOCK]; BLOCK];
+    for k in 0..BLOCK / 2 {
+        out[k] = zip(&even[k], &odd[k], |a, b| a + b);
+        out[BLOCK - 1 - k] = zip(&even[k], &odd[k], |a, b| a - b);
+    }
+    out
+}
+
+/// The symmetric part: from coefficients 0, 2, 4, 6.
+#[inline(always)]
+fn even_half(input: [&Lanes; 4]) -> [Lanes; 4] {
+    let mut out = [[Wrapping(0); BLOCK]; 4];
+    for lane in 0..BLOCK {
+        let [c0, c2, c4, c6] = input.map(|lanes| lanes[lane]);
+        let both = (c2 + c6) * constant(0.541196100);
+        let p2 = both - c6 * constant(1.847759065);
+        let p3 = both + c2 * constant(0.765366865);
+        let p0 = (c0 + c4) << CONSTANT_BITS;
+        let p1 = (c0 - c4) << CONSTANT_BITS;
+        out[0][lane] = p0 + p3;
+        out[1][lane] = p1 + p2;
+        out[2][lane] = p1 - p2;
+        out[3][lane] = p0 - p3;
+    }
+    out
+}
+
+/// The antisymmetric part: from coefficients 1, 3, 5, 7.
+#[inline(always)]
+fn odd_half(input: [&Lanes; 4]) -> [Lanes; 4] {
+    let mut out = [[Wrapping(0); BLOCK]; 4];
+    for lane in 0..BLOCK {
+        let [c1, c3, c5, c7] = input.map(|lanes| lanes[lane]);
+        let all = (c1 + c3 + c5 + c7) * constant(1.175875602);
+        let outer = (c1 + c7) * constant(0.899976223);
+        let inner = (c3 + c5) * constant(2.562915447);
+        let late = all - (c3 + c7) * constant(1.961570560);
+        let early = all - (c1 + c5) * constant(0.390180644);
+        out[0][lane] = c1 * constant(1.501321110) - outer + early;
+        out[1][lane] = c3 * constant(3.072711026) - inner + late;
+        out[2][lane] = c5 * constant(2.053119869) - inner + early;
+        out[3][lane] = c7 * constant(0.298631336) - outer + late;
+    }
+    out
+}
+
+/// A constant in fixed point.
+const fn constant(value: f64) -> Wrapping<i32> {
+    Wrapping((value * (1 << CONSTANT_BITS) as f64 + 0.5) as i32)
+}
+
+#[inline(always)]
+fn zip(a: &Lanes, b: &Lanes, f: impl Fn(Wrapping<i32>, Wrapping<i32>) -> Wrapping<i32>) -> Lanes {
+    std::array::from_fn(|lane| f(a[lane], b[lane]))
+}
+
+#[inline(always)]
+fn transpose(values: &[Lanes; BLOCK]) -> [Lanes; BLOCK] {
+    std::array::from_fn(|row| std::array::from_fn(|column| values[column][row]))
+}
+
+/// Drops `n_bits` fractional bits, rounding.
+#[inline(always)]
+fn descale(value: Wrapping<i32>, n_bits: usize) -> Wrapping<i32> {
+    (value + Wrapping(1 << (n_bits - 1))) >> n_bits
+}
+
+/// A sample from a value around zero.
+#[inline(always)]
+fn sample(value: Wrapping<i32>, n_bits: usize) -> u8 {
+    (descale(value, n_bits).0 + 128).clamp(0, 255) as u8
+}
