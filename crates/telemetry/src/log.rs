@@ -1,0 +1,56 @@
+//! Logs: to standard error, filtered by `TRIPTYCH_LOG` or else `RUST_LOG`, `info` by default.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+/// Starts logging for the whole process. Call once, first thing in `main`.
+///
+/// Errors: the filter cannot be understood; the text says which variable held it.
+pub fn start() -> Result<(), String> {
+    let filter = filter(|name| std::env::var(name).ok())?;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .try_init()
+        .map_err(|error| format!("logging was started twice: {error}"))
+}
+
+/// The filter that the variables ask for.
+fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, String> {
+    for name in ["TRIPTYCH_LOG", "RUST_LOG"] {
+        if let Some(text) = variable(name).filter(|text| !text.is_empty()) {
+            return EnvFilter::try_new(&text)
+                .map_err(|error: ParseError| format!("{name}={text}: {error}"));
+        }
+    }
+    Ok(EnvFilter::new("info"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filter;
+
+    fn check(variables: &[(&str, &str)], expected: Result<&str, &str>) {
+        let lookup = |name: &str| {
+            let found = variables.iter().find(|(variable, _)| *variable == name)?;
+            Some(found.1.to_owned())
+        };
+        match (filter(lookup), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found.to_string(), expected),
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+            (found, _) => panic!("{variables:?} gave {found:?}"),
+        }
+    }
+
+    #[test]
+    fn our_variable_wins_and_info_is_the_default() {
+        check(&[], Ok("info"));
+        check(&[("TRIPTYCH_LOG", "")], Ok("info"));
+        check(&[("RUST_LOG", "warn")], Ok("warn"));
+        check(&[("RUST_LOG", "warn"), ("TRIPTYCH_LOG", "debug")], Ok("debug"));
+        check(&[("RUST_LOG", "a=b=c")], Err("RUST_LOG=a=b=c"));
+    }
+}
