@@ -1,1 +1,17 @@
-//! Not written yet.
+//! The async shells of the roles: they take calls, fetch media, move rows and KV blocks, and drive an
+//! engine. [`encode`], [`prefill`] and [`decode`] are the three stages; a call may ask for several.
+//!
+//! Must not know any concrete plane, HTTP, or how requests are routed.
+
+mod decode;
+mod encode;
+mod fetch;
+mod handler;
+mod media_items;
+mod prefill;
+mod pull;
+mod rows;
+mod sequence;
+mod worker;
+
+pub use worker::{MediaPolicy, Worker, WorkerParts};

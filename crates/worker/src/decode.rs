@@ -1,0 +1,84 @@
+//! The decode stage alone: pull the KV blocks that are not here, join the running batch, stream.
+
+use crate::prefill::{block_root, layout};
+use crate::pull;
+use crate::sequence::{AbortOnDrop, Choices, Events, events, expand_prompt};
+use crate::worker::Shared;
+use engine::{ImportRequest, SeqEvent};
+use planes::{ReplySender, random};
+use tracing::{Instrument, info_span};
+use types::media::MediaItem;
+use types::{Error, Result};
+use wire::message::{KvHandoff, Reply, Run};
+
+/// Goes on with the choices of a request whose prompt somebody else has run.
+pub(crate) async fn run(
+    shared: &Shared,
+    mut run: Run,
+    replies: &mut ReplySender<Reply>,
+) -> Result<()> {
+    let handoff = run.kv.take().ok_or_else(|| Error::internal("decode came without KV"))?;
+    let id = random::request_id();
+    let request = import_request(shared, &run, &handoff, id)?;
+    let (sink, mut events) = events();
+    let guard = AbortOnDrop::request(&shared.engine, id);
+    shared.engine.import(request, sink)?;
+    let missing = match events.next().await? {
+        SeqEvent::ImportReady { missing } => missing,
+        SeqEvent::Failed(failure) => return Err(failure),
+        SeqEvent::Pinned { .. }
+        | SeqEvent::Tokens { .. }
+        | SeqEvent::Finished { .. }
+        | SeqEvent::Exported { .. }
+        | SeqEvent::Preempted { .. } => {
+            return Err(Error::internal("the engine did not begin with the import"));
+        }
+    };
+    let _guard = pull::blocks(shared, handoff.handle, &missing, guard).await?;
+    shared.engine.imported(id);
+    replies.send(Reply::Pulled).await?;
+    let n_running = handoff.first.iter().flatten().count();
+    follow(Choices::new(n_running), &mut events, replies).instrument(info_span!("decode.run")).await
+}
+
+async fn follow(
+    mut choices: Choices,
+    events: &mut Events,
+    replies: &mut ReplySender<Reply>,
+) -> Result<()> {
+    while !choices.all_ended() {
+        let event = events.next().await?;
+        choices.relay(event, replies).await?;
+    }
+    Ok(())
+}
+
+fn import_request(
+    shared: &Shared,
+    run: &Run,
+    handoff: &KvHandoff,
+    id: types::RequestId,
+) -> Result<ImportRequest> {
+    if handoff.layout != layout(shared) {
+        let (theirs, ours) = (&handoff.layout, layout(shared));
+        return Err(Error::internal(format!(
+            "the KV layouts of prefill and decode differ: {theirs:?} and {ours:?}"
+        )));
+    }
+    let items: Vec<MediaItem> = run.items.iter().map(|item| item.item.clone()).collect();
+    let prompt = expand_prompt(shared, run, &items)?;
+    if prompt.tokens.len() != handoff.n_tokens || handoff.first.len() != run.sampling.n as usize {
+        return Err(Error::internal("the KV handoff does not match its request"));
+    }
+    Ok(ImportRequest {
+        id,
+        prompt,
+        sampling: run.sampling.clone(),
+        block_root: block_root(shared, &run.cache_salt),
+        priority: 0,
+        first_choice: run.first_choice,
+        n_answered: run.n_answered as usize,
+        first_tokens: handoff.first.clone(),
+        positions_delta: handoff.positions_delta,
+    })
+}

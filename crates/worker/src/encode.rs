@@ -1,0 +1,110 @@
+//! The encode stage: media in, embedding rows out, either for peers (who hold tickets) or for the
+//! prefill stage of the same call.
+
+use crate::media_items::{Described, describe};
+use crate::rows::{Promise, RowsResult};
+use crate::sequence::AbortOnDrop;
+use crate::worker::{LEASE_TIME, Shared};
+use engine::EncodeJob;
+use futures::future::{self, try_join_all};
+use planes::{LeasedMemory, Region, RemoteHandle, ReplySender, random};
+use std::sync::Arc;
+use std::time::Instant;
+use tensor::SlabRange;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::{Instrument, info_span};
+use types::{Error, ErrorKind, RequestId, Result};
+use wire::message::{Item, Reply, Run, Ticket};
+
+/// Encodes the media of a request for peers: describes each as soon as it can, and keeps the rows for
+/// as long as the caller keeps the stream.
+pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
+    // An id of this call's own: a request that comes again must not meet its former self.
+    let id = random::request_id();
+    let _abort = AbortOnDrop::request(&shared.engine, id);
+    let described = try_join_all(run.media.iter().map(|medium| describe(shared, medium))).await?;
+    let mut work = Vec::new();
+    for (item_idx, medium) in (0..).zip(described) {
+        let promise = shared.rows.promise(id, item_idx);
+        let rows = Some(ticket(shared, &promise, id, item_idx));
+        let item = Item { item: medium.item.clone(), rows };
+        replies.send(Reply::Described { item_idx, item }).await?;
+        work.push(deliver(shared, medium, (id, item_idx), promise));
+    }
+    let kept = future::join_all(work).await;
+    // The caller ends the stream when it has what it wants; nobody keeps rows for ever.
+    let _ = timeout(LEASE_TIME, future::pending::<()>()).await;
+    drop(kept);
+    Err(Error::new(ErrorKind::Timeout, "nobody came for the rows"))
+}
+
+fn ticket(shared: &Shared, promise: &Promise, request: RequestId, item_idx: u32) -> Ticket {
+    Ticket { owner: shared.address.clone(), request, item_idx, secret: promise.secret }
+}
+
+/// Encodes one medium and tells whoever waits for it; gives the promise back, to be kept.
+async fn deliver(
+    shared: &Shared,
+    medium: Described,
+    (id, item_idx): (RequestId, u32),
+    promise: Promise,
+) -> Promise {
+    promise.keep(encode(shared, medium, (id, item_idx)).await);
+    promise
+}
+
+/// Prepares and encodes one medium for the call `id`, whose end takes the job back.
+pub(crate) async fn encode(
+    shared: &Shared,
+    medium: Described,
+    (id, item_idx): (RequestId, u32),
+) -> RowsResult {
+    let media = medium.prepare(shared).await?;
+    let (sender, receiver) = oneshot::channel();
+    let job = EncodeJob { id, item_idx: item_idx as usize, media };
+    // Whoever waited may have gone; then the rows are simply dropped.
+    shared.engine.encode(job, Box::new(move |rows| drop(sender.send(rows))))?;
+    let lost = |_| Error::internal("the engine dropped an encode job");
+    receiver.instrument(info_span!("encode.run")).await.map_err(lost)?
+}
+
+/// Answers a ticket: waits for the rows and leases them for as long as the caller keeps the stream.
+pub(crate) async fn lend_rows(
+    shared: &Shared,
+    ticket: &Ticket,
+    replies: &mut ReplySender<Reply>,
+) -> Result<()> {
+    let rows = shared.rows.wait(ticket).await?;
+    let n_bytes = rows.n_bytes();
+    let handle = lend(shared, LeasedMemory { regions: vec![region(&rows)], keep: Box::new(rows) })?;
+    let _lease = ReleaseOnDrop { shared, handle: handle.clone() };
+    replies.send(Reply::Rows { handle, n_bytes }).await?;
+    let _ = timeout(LEASE_TIME, future::pending::<()>()).await;
+    Ok(())
+}
+
+/// Grants a lease on memory of this worker.
+pub(crate) fn lend(shared: &Shared, memory: LeasedMemory) -> Result<RemoteHandle> {
+    let (lease, secret) = shared.leases.grant(memory, Instant::now() + LEASE_TIME)?;
+    let transports = shared.transports.clone();
+    Ok(RemoteHandle { owner: shared.address.clone(), transports, lease, secret })
+}
+
+/// Ends a lease when its call ends.
+pub(crate) struct ReleaseOnDrop<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) handle: RemoteHandle,
+}
+
+impl Drop for ReleaseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.shared.leases.release(self.handle.lease, self.handle.secret);
+    }
+}
+
+fn region(rows: &Arc<SlabRange>) -> Region {
+    let base = rows.slab().arena().base();
+    // SAFETY: the range lies in its arena and is kept by the `Arc` handed over with the region.
+    unsafe { Region::new(base.add(rows.offset()), rows.n_bytes()) }
+}

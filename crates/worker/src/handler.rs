@@ -1,0 +1,53 @@
+//! What a worker does with a call: run stages, wait for rows, or send its card.
+
+use crate::worker::Shared;
+use crate::{decode, encode, prefill};
+use bytes::Bytes;
+use futures::StreamExt;
+use planes::{Call, Handler, Replies, ReplySender, reply_stream};
+use std::sync::Arc;
+use types::stage::{Stage, Stages};
+use types::{Error, Result};
+use wire::message::{Reply, Request, Run};
+
+/// A piece of a card, in bytes; well under the limit of a message.
+const N_CARD_PIECE_BYTES: usize = 256 * 1024;
+
+pub(crate) struct WorkerHandler(pub(crate) Arc<Shared>);
+
+impl Handler for WorkerHandler {
+    fn handle(&self, call: Call) -> Replies {
+        let shared = Arc::clone(&self.0);
+        let replies = reply_stream(move |replies| answer(shared, call.body, replies));
+        replies.map(|reply| reply.map(|reply| wire::encode_reply(&reply))).boxed()
+    }
+}
+
+async fn answer(shared: Arc<Shared>, body: Bytes, mut replies: ReplySender<Reply>) -> Result<()> {
+    match wire::decode_request(body)? {
+        Request::Run(run) => run_stages(&shared, *run, &mut replies).await,
+        Request::AwaitRows(ticket) => encode::lend_rows(&shared, &ticket, &mut replies).await,
+        Request::FetchCard => send_card(&shared, &mut replies).await,
+    }
+}
+
+async fn run_stages(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
+    if run.stages.has(Stage::Prefill) {
+        prefill::run(shared, run, replies).await
+    } else if run.stages == Stages::of(&[Stage::Encode]) {
+        encode::run(shared, run, replies).await
+    } else if run.stages == Stages::of(&[Stage::Decode]) {
+        decode::run(shared, run, replies).await
+    } else {
+        Err(Error::internal("the stages of a call must be consecutive"))
+    }
+}
+
+async fn send_card(shared: &Shared, replies: &mut ReplySender<Reply>) -> Result<()> {
+    let mut card = wire::encode_card(&shared.card);
+    while !card.is_empty() {
+        let piece = card.split_to(card.len().min(N_CARD_PIECE_BYTES));
+        replies.send(Reply::Card(piece)).await?;
+    }
+    Ok(())
+}

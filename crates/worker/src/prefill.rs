@@ -1,0 +1,256 @@
+//! The prefill stage: the prompt's forward pass and the first token; with encode before it when the
+//! call asks for that, and with decode behind it when the call does not end there.
+
+use crate::encode::{ReleaseOnDrop, encode, lend};
+use crate::media_items::{Described, describe};
+use crate::pull;
+use crate::sequence::{AbortOnDrop, Choices, Events, events, expand_prompt};
+use crate::worker::{LEASE_TIME, Shared};
+use engine::{Engine, SeqEvent, SeqRequest, Until};
+use futures::future::{self, BoxFuture, try_join_all};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use planes::{LeasedMemory, ReplySender, random};
+use std::sync::Arc;
+use tensor::SlabRange;
+use tokio::time::timeout;
+use tracing::{Instrument, info_span};
+use types::content::{BlockKey, BlockRoot};
+use types::media::MediaItem;
+use types::output::OutputToken;
+use types::stage::Stage;
+use types::{Error, RequestId, Result, TokenId};
+use wire::message::{Item, KvHandoff, KvLayout, Reply, Run, Ticket};
+
+/// Where the rows of one item come from.
+enum RowsSource {
+    /// This call encodes them.
+    Here(Described),
+    /// An encoder has them.
+    There(Ticket),
+}
+
+/// Runs a prompt, and the rest of the answer too when decode is among the stages.
+pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
+    let (items, sources) = media(shared, &run, replies).await?;
+    let id = random::request_id();
+    let request = seq_request(shared, &run, id, &items)?;
+    let n_prompt = request.prompt.tokens.len();
+    let (sink, mut events) = events();
+    let abort = AbortOnDrop::request(&shared.engine, id);
+    shared.engine.submit(request, sink)?;
+    let work = Work { shared, id, sources: sources.into_iter().map(Some).collect() };
+    let exported = follow(work, &run, (n_prompt, &mut events), replies);
+    let Some(exported) = exported.instrument(info_span!("prefill.run")).await? else {
+        return Ok(());
+    };
+    // From here on the lease decides when the blocks are free: a peer may be reading them.
+    abort.disarm();
+    hand_over(shared, id, exported, replies).await
+}
+
+/// The described media of a call, and where their rows come from.
+async fn media(
+    shared: &Shared,
+    run: &Run,
+    replies: &mut ReplySender<Reply>,
+) -> Result<(Vec<MediaItem>, Vec<RowsSource>)> {
+    if !run.stages.has(Stage::Encode) {
+        let there = |item: &Item| {
+            let ticket = item.rows.clone().map(RowsSource::There);
+            ticket.ok_or_else(|| Error::internal("an item came without a ticket for its rows"))
+        };
+        let sources = run.items.iter().map(there).collect::<Result<_>>()?;
+        return Ok((run.items.iter().map(|item| item.item.clone()).collect(), sources));
+    }
+    let described = try_join_all(run.media.iter().map(|medium| describe(shared, medium))).await?;
+    let items: Vec<MediaItem> = described.iter().map(|medium| medium.item.clone()).collect();
+    if !run.stages.has(Stage::Decode) {
+        for (item_idx, item) in (0..).zip(&items) {
+            let item = Item { item: item.clone(), rows: None };
+            replies.send(Reply::Described { item_idx, item }).await?;
+        }
+    }
+    Ok((items, described.into_iter().map(RowsSource::Here).collect()))
+}
+
+fn seq_request(
+    shared: &Shared,
+    run: &Run,
+    id: RequestId,
+    items: &[MediaItem],
+) -> Result<SeqRequest> {
+    let goes_on = run.stages.has(Stage::Decode);
+    Ok(SeqRequest {
+        id,
+        prompt: expand_prompt(shared, run, items)?,
+        sampling: run.sampling.clone(),
+        block_root: block_root(shared, &run.cache_salt),
+        until: if goes_on { Until::End } else { Until::FirstToken },
+        priority: 0,
+        first_choice: run.first_choice,
+        n_answered: run.n_answered as usize,
+    })
+}
+
+/// The root of the block keys of everything that this worker caches under `cache_salt`.
+pub(crate) fn block_root(shared: &Shared, cache_salt: &str) -> BlockKey {
+    let kv_dtype = shared.engine.kv().layout.dtype.name();
+    let root = BlockRoot { card: shared.card_digest, kv_dtype, cache_salt, lora_id: "" };
+    root.key()
+}
+
+/// A sequence and the rows it still needs.
+struct Work<'a> {
+    shared: &'a Shared,
+    id: RequestId,
+    sources: Vec<Option<RowsSource>>,
+}
+
+type Supply<'a> = BoxFuture<'a, Result<(usize, Arc<SlabRange>)>>;
+
+impl<'a> Work<'a> {
+    /// Begins to get the rows of the item at `item_idx`.
+    fn supply(&mut self, item_idx: usize) -> Result<Supply<'a>> {
+        let source = self.sources.get_mut(item_idx).and_then(Option::take);
+        let source = source.ok_or_else(|| Error::internal("rows were needed twice"))?;
+        let (shared, id) = (self.shared, self.id);
+        Ok(async move {
+            let rows = match source {
+                RowsSource::Here(medium) => encode(shared, medium, (id, item_idx as u32)).await?,
+                RowsSource::There(ticket) => pull::rows(shared, &ticket).await?,
+            };
+            Ok((item_idx, rows))
+        }
+        .boxed())
+    }
+
+    fn engine(&self) -> &'a Engine {
+        &self.shared.engine
+    }
+}
+
+/// What the engine exported, with what has been sent of the answer.
+struct Exported {
+    blocks: Vec<u32>,
+    n_tokens: usize,
+    positions_delta: i64,
+    first: Vec<Option<TokenId>>,
+}
+
+/// Follows a sequence to its end or its export, getting it the rows it asks for.
+async fn follow(
+    mut work: Work<'_>,
+    run: &Run,
+    (n_prompt, events): (usize, &mut Events),
+    replies: &mut ReplySender<Reply>,
+) -> Result<Option<Exported>> {
+    let mut choices = Choices::new(run.sampling.n as usize);
+    let mut first = FirstTokens::new(run);
+    let mut supplies = FuturesUnordered::new();
+    while !choices.all_ended() {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            Some(supplied) = supplies.next() => {
+                let (item_idx, rows): (usize, Arc<SlabRange>) = supplied?;
+                work.engine().supply(work.id, item_idx, rows);
+                continue;
+            }
+        };
+        match event {
+            SeqEvent::Pinned { cached_tokens, needed_items } => {
+                for item_idx in needed_items {
+                    supplies.push(work.supply(item_idx)?);
+                }
+                let prompt_tokens = n_prompt as u32;
+                replies.send(Reply::Admitted { prompt_tokens, cached_tokens }).await?;
+            }
+            SeqEvent::Exported { blocks, n_tokens, positions_delta } => {
+                let first = first.0;
+                return Ok(Some(Exported { blocks, n_tokens, positions_delta, first }));
+            }
+            other => {
+                first.note(&other, run.first_choice);
+                choices.relay(other, replies).await?;
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The first token of each choice that goes on.
+struct FirstTokens(Vec<Option<TokenId>>);
+
+impl FirstTokens {
+    fn new(run: &Run) -> Self {
+        Self(vec![None; run.sampling.n as usize])
+    }
+
+    fn note(&mut self, event: &SeqEvent, first_choice: u32) {
+        let mut set = |choice: u32, token| {
+            let idx = choice.wrapping_sub(first_choice) as usize;
+            if let Some(first) = self.0.get_mut(idx) {
+                *first = token;
+            }
+        };
+        match event {
+            SeqEvent::Tokens { choice, tokens } => {
+                set(*choice, tokens.last().map(|OutputToken { token, .. }| *token));
+            }
+            SeqEvent::Finished { choice, .. } => set(*choice, None),
+            SeqEvent::Pinned { .. }
+            | SeqEvent::Exported { .. }
+            | SeqEvent::ImportReady { .. }
+            | SeqEvent::Preempted { .. }
+            | SeqEvent::Failed(_) => {}
+        }
+    }
+}
+
+/// Tells the engine that exported blocks are free, when the lease and all reads have ended.
+struct ReleaseBlocks {
+    engine: Engine,
+    id: RequestId,
+}
+
+impl Drop for ReleaseBlocks {
+    fn drop(&mut self) {
+        self.engine.release(self.id);
+    }
+}
+
+/// Leases the blocks to whoever decodes, for as long as the caller keeps the stream.
+async fn hand_over(
+    shared: &Shared,
+    id: RequestId,
+    exported: Exported,
+    replies: &mut ReplySender<Reply>,
+) -> Result<()> {
+    let kv = shared.engine.kv();
+    let keep = ReleaseBlocks { engine: shared.engine.clone(), id };
+    let regions = exported.blocks.iter().map(|&block| pull::block_region(kv, block)).collect();
+    let handle = lend(shared, LeasedMemory { regions, keep: Box::new(keep) })?;
+    let _lease = ReleaseOnDrop { shared, handle: handle.clone() };
+    let handoff = KvHandoff {
+        handle,
+        layout: layout(shared),
+        n_tokens: exported.n_tokens,
+        positions_delta: exported.positions_delta,
+        first: exported.first,
+    };
+    replies.send(Reply::Handoff(handoff)).await?;
+    let _ = timeout(LEASE_TIME, future::pending::<()>()).await;
+    Ok(())
+}
+
+/// The layout of this worker's KV blocks, as it travels.
+pub(crate) fn layout(shared: &Shared) -> KvLayout {
+    let layout = &shared.engine.kv().layout;
+    KvLayout {
+        block_size: layout.block_size as u32,
+        n_layers: layout.n_layers as u32,
+        n_kv_heads: layout.n_kv_heads as u32,
+        head_dim: layout.head_dim as u32,
+        dtype: layout.dtype.name().to_owned(),
+    }
+}

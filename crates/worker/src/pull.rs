@@ -1,0 +1,86 @@
+//! Bytes that this worker fetches from peers: embedding rows and KV blocks.
+
+use crate::sequence::AbortOnDrop;
+use crate::worker::{ROWS_DEADLINE, Shared};
+
+use futures::StreamExt;
+use planes::{Call, Destination, Region, RemoteHandle, Source};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tensor::{KvPool, SlabRange};
+use tokio::time::{sleep, timeout};
+use tracing::{Instrument, info_span};
+use types::{Error, ErrorKind, Result};
+use wire::message::{Reply, Request, Ticket};
+
+/// How often to look for room in the slab; a range is freed when some prompt's last chunk ends.
+const ROOM_POLL: Duration = Duration::from_millis(2);
+
+/// The rows of a ticket, waited for and copied into this worker's slab.
+pub(crate) async fn rows(shared: &Shared, ticket: &Ticket) -> Result<Arc<SlabRange>> {
+    let late = |_| Error::new(ErrorKind::Timeout, "the embedding rows did not come in time");
+    let pull = pull_rows(shared, ticket).instrument(info_span!("prefill.pull"));
+    timeout(ROWS_DEADLINE, pull).await.map_err(late)?
+}
+
+async fn pull_rows(shared: &Shared, ticket: &Ticket) -> Result<Arc<SlabRange>> {
+    let body = wire::encode_request(&Request::AwaitRows(ticket.clone()));
+    let call = Call { deadline: ROWS_DEADLINE, trace: String::new(), body };
+    let mut replies = shared.planes.messaging.call(&ticket.owner, call);
+    let ended = || Error::new(ErrorKind::PeerLost, "the encoder did not answer");
+    let reply = wire::decode_reply(replies.next().await.ok_or_else(ended)??)?;
+    let Reply::Rows { handle, n_bytes } = reply else { return Err(ended()) };
+    let into = room(shared, n_bytes).await?;
+    // SAFETY: the range lies in its arena and is moved beside the region.
+    let region = unsafe { Region::new(into.slab().arena().base().add(into.offset()), n_bytes) };
+    let into = Destination { regions: vec![region], keep: Box::new(into) };
+    let source = Source { region_idx: 0, offset: 0 };
+    let read = shared.planes.transport.read(handle, vec![source], into).await?;
+    // Ending the call ends the lease.
+    drop(replies);
+    let range = read.keep.downcast::<SlabRange>();
+    range.map(|range| Arc::new(*range)).map_err(|_| Error::internal("a read lost its memory"))
+}
+
+async fn room(shared: &Shared, n_bytes: usize) -> Result<SlabRange> {
+    let give_up = Instant::now() + ROWS_DEADLINE;
+    loop {
+        if let Some(range) = shared.engine.embeddings().alloc(n_bytes) {
+            return Ok(range);
+        }
+        if Instant::now() >= give_up {
+            return Err(Error::new(ErrorKind::Overloaded, "no room for the embedding rows"));
+        }
+        sleep(ROOM_POLL).await;
+    }
+}
+
+/// Copies KV blocks (index in the prompt, local block) into this worker's pool.
+///
+/// `guard` keeps the local blocks reserved until no byte can land in them any more, even when the
+/// future is dropped half-way.
+pub(crate) async fn blocks(
+    shared: &Shared,
+    from: RemoteHandle,
+    missing: &[(usize, u32)],
+    guard: AbortOnDrop,
+) -> Result<AbortOnDrop> {
+    let kv = shared.engine.kv();
+    let source = |&(region_idx, _): &(usize, u32)| Source { region_idx, offset: 0 };
+    let sources = missing.iter().map(source).collect();
+    let regions = missing.iter().map(|&(_, block)| block_region(kv, block)).collect();
+    let into = Destination { regions, keep: Box::new(guard) };
+    let read = shared.planes.transport.read(from, sources, into);
+    let read = read.instrument(info_span!("decode.pull")).await?;
+    let guard = read.keep.downcast::<AbortOnDrop>();
+    guard.map(|guard| *guard).map_err(|_| Error::internal("a read lost its blocks"))
+}
+
+/// The memory of one block of this worker's pool.
+pub(crate) fn block_region(kv: &KvPool, block: u32) -> Region {
+    assert!((block as usize) < kv.n_blocks, "block {block} of {}", kv.n_blocks);
+    let n_bytes = kv.layout.block_bytes();
+    // SAFETY: the block lies in the arena; the engine keeps the arena, and keeps the block for this
+    // request until it is told otherwise by the guard that goes with the region.
+    unsafe { Region::new(kv.arena.base().add(block as usize * n_bytes), n_bytes) }
+}

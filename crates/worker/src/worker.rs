@@ -1,0 +1,144 @@
+//! [`Worker`]: an engine made reachable: served, registered, and withdrawn again when dropped.
+
+use crate::handler::WorkerHandler;
+use crate::rows::RowsTable;
+use engine::Engine;
+use models::Processor;
+use planes::{Address, Instance, LeaseTable, Planes, Reaper, Withdraw, random};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use types::card::ModelCard;
+use types::content::Digest;
+use types::prompt::Placeholder;
+use types::stage::{Stage, Stages};
+use types::{InstanceId, Result};
+
+/// How long rows and KV blocks are kept for a peer that neither reads nor lets go.
+pub(crate) const LEASE_TIME: Duration = Duration::from_secs(120);
+
+/// Longest wait for rows that a peer is computing, and for room to put them.
+pub(crate) const ROWS_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Which media a worker reads.
+#[derive(Debug, Clone)]
+pub struct MediaPolicy {
+    /// The folder under which files may be read, symbolic links resolved; `None` allows none.
+    pub allowed_local_path: Option<PathBuf>,
+    /// Largest file, and largest picture.
+    pub limits: media::Limits,
+    /// Pictures decoded at a time.
+    pub n_decoders: usize,
+}
+
+/// What a worker is made of.
+pub struct WorkerParts {
+    /// The world around it.
+    pub planes: Planes,
+    /// The engine that does its work.
+    pub engine: Engine,
+    /// How media become the tower's input.
+    pub processor: Arc<dyn Processor>,
+    /// The tokens that stand for media.
+    pub placeholders: Vec<Placeholder>,
+    /// The card of its model.
+    pub card: ModelCard,
+    /// The name under which the model is served.
+    pub model: String,
+    /// What it offers.
+    pub stages: Stages,
+    /// The namespace of its address (`dynamo`).
+    pub namespace: String,
+    /// Which media it reads.
+    pub media: MediaPolicy,
+}
+
+/// A worker that is there for others until this is dropped.
+pub struct Worker {
+    // Dropped in this order: first nobody finds it, then nobody reaches it.
+    _registered: Withdraw,
+    _answered: Withdraw,
+    _lent: Withdraw,
+    _reaper: Reaper,
+    shared: Arc<Shared>,
+}
+
+/// What every call to this worker uses.
+pub(crate) struct Shared {
+    pub(crate) planes: Planes,
+    pub(crate) engine: Engine,
+    pub(crate) processor: Arc<dyn Processor>,
+    pub(crate) placeholders: Vec<Placeholder>,
+    pub(crate) card: ModelCard,
+    pub(crate) card_digest: Digest,
+    pub(crate) address: Address,
+    pub(crate) transports: Vec<String>,
+    pub(crate) leases: Arc<LeaseTable>,
+    pub(crate) rows: RowsTable,
+    pub(crate) media: MediaPolicy,
+    pub(crate) decoders: Semaphore,
+}
+
+impl Worker {
+    /// Serves, lends and registers. Errors: a plane refused.
+    pub async fn start(parts: WorkerParts) -> Result<Self> {
+        let id = random::instance_id();
+        let address = address(&parts.namespace, parts.stages, id);
+        let leases = Arc::new(LeaseTable::default());
+        let (transport, lent) = parts.planes.transport.serve(Arc::clone(&leases)).await?;
+        let reaper = Reaper::start(&leases);
+        let card_digest = parts.card.digest();
+        let shared = Arc::new(Shared {
+            planes: parts.planes.clone(),
+            engine: parts.engine,
+            processor: parts.processor,
+            placeholders: parts.placeholders,
+            card: parts.card,
+            card_digest,
+            address: address.clone(),
+            transports: vec![transport],
+            leases,
+            rows: RowsTable::default(),
+            decoders: Semaphore::new(parts.media.n_decoders.max(1)),
+            media: parts.media,
+        });
+        let handler = Arc::new(WorkerHandler(Arc::clone(&shared)));
+        let answered = parts.planes.messaging.serve(&address, handler).await?;
+        let (model, stages) = (parts.model, parts.stages);
+        let instance = Instance { id, model, card: card_digest, stages, address };
+        let registered = parts.planes.discovery.register(instance).await?;
+        Ok(Self {
+            _registered: registered,
+            _answered: answered,
+            _lent: lent,
+            _reaper: reaper,
+            shared,
+        })
+    }
+
+    /// Leases in force: rows and KV blocks that peers may read.
+    pub fn n_leases(&self) -> usize {
+        self.shared.leases.n_leases()
+    }
+
+    /// Media whose rows are kept for peers.
+    pub fn n_rows_kept(&self) -> usize {
+        self.shared.rows.len()
+    }
+
+    /// The engine behind it.
+    pub fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+}
+
+/// `<namespace>.<component>.generate.<instance>`; whole workers and decode are the `backend`.
+fn address(namespace: &str, stages: Stages, id: InstanceId) -> Address {
+    let component = match (stages.has(Stage::Decode), stages.has(Stage::Prefill)) {
+        (true, _) => "backend",
+        (false, true) => "prefill",
+        (false, false) => "encode",
+    };
+    Address(format!("{namespace}.{component}.generate.{id}"))
+}
