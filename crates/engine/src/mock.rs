@@ -38,14 +38,14 @@ pub enum MockScript {
 /// Time that pretended work takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MockCost {
-    /// Per step.
-    pub step_us: u64,
-    /// Per sequence that gets a token in a step.
-    pub per_seq_us: u64,
-    /// Per prompt token of a step.
-    pub per_prompt_token_us: u64,
-    /// Per patch of an encoder batch.
-    pub per_patch_us: u64,
+    /// Of a step, whatever is in it.
+    pub step: Duration,
+    /// Of each sequence that gets a token in a step.
+    pub seq: Duration,
+    /// Of each prompt token of a step.
+    pub prompt_token: Duration,
+    /// Of each patch of an encoder batch.
+    pub patch: Duration,
 }
 
 /// A pretended model at work.
@@ -62,7 +62,7 @@ impl MockRunner {
     /// Zeros, after the time that the patches cost.
     pub(crate) fn encode(&self, media: &[&PreparedMedia]) -> Vec<f32> {
         let n_patches: usize = media.iter().map(|one| one.plan.grid.n_patches()).sum();
-        pause(self.mock.cost.per_patch_us * n_patches as u64);
+        pause(self.mock.cost.patch * n_patches as u32);
         let n_rows: usize = media.iter().map(|one| one.plan.n_tokens as usize).sum();
         vec![0.0; n_rows * self.mock.spec.hidden_size]
     }
@@ -76,17 +76,17 @@ impl MockRunner {
             intact.push(self.read(step, tokens));
             self.write(step);
         }
-        pause(self.cost_us(work));
+        pause(self.cost(work));
         let draws = work.draws()?.into_iter();
         let tokens = draws.map(|(idx, draw)| intact[idx].clone().map(|()| self.answer(&draw)));
         Ok(tokens.collect())
     }
 
-    fn cost_us(&self, work: &StepWork<'_>) -> u64 {
+    fn cost(&self, work: &StepWork<'_>) -> Duration {
         let cost = &self.mock.cost;
-        let n_samples = work.batch.n_samples() as u64;
-        let n_prompt = work.batch.n_rows() as u64 - n_samples.min(work.batch.n_rows() as u64);
-        cost.step_us + cost.per_seq_us * n_samples + cost.per_prompt_token_us * n_prompt
+        let n_samples = work.batch.n_samples() as u32;
+        let n_prompt = (work.batch.n_rows() as u32).saturating_sub(n_samples);
+        cost.step + cost.seq * n_samples + cost.prompt_token * n_prompt
     }
 
     /// The next token of the script.
@@ -155,8 +155,8 @@ fn stamp(token: TokenId, pos: usize) -> u64 {
     (u64::from(token) << 32 | pos as u64) ^ 0x9E37_79B9_7F4A_7C15
 }
 
-fn pause(us: u64) {
-    if us > 0 {
-        std::thread::sleep(Duration::from_micros(us));
+fn pause(time: Duration) {
+    if !time.is_zero() {
+        std::thread::sleep(time);
     }
 }
