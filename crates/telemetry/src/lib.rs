@@ -11,6 +11,7 @@ pub mod trace;
 pub mod worker;
 
 use prometheus_client::registry::Registry;
+use std::sync::{Mutex, PoisonError};
 
 pub use frontend::{FrontendMetrics, RequestMetrics};
 pub use system::Health;
@@ -27,7 +28,11 @@ pub struct Telemetry {
     /// Of the workers.
     pub workers: WorkerMetrics,
     registry: Registry,
+    before_reading: Mutex<Vec<Refresh>>,
 }
+
+/// Brings metrics up to date with what somebody else counts.
+type Refresh = Box<dyn Fn() + Send + Sync>;
 
 impl Telemetry {
     /// All metrics, at zero.
@@ -35,11 +40,19 @@ impl Telemetry {
         let mut registry = Registry::default();
         let frontend = FrontendMetrics::register(&mut registry);
         let workers = WorkerMetrics::register(&mut registry);
-        Self { frontend, workers, registry }
+        Self { frontend, workers, registry, before_reading: Mutex::default() }
+    }
+
+    /// Calls `refresh` each time before the metrics are read.
+    pub fn before_reading(&self, refresh: impl Fn() + Send + Sync + 'static) {
+        let mut refreshes = self.before_reading.lock().unwrap_or_else(PoisonError::into_inner);
+        refreshes.push(Box::new(refresh));
     }
 
     /// All metrics as Prometheus reads them.
     pub fn exposition(&self) -> String {
+        let refreshes = self.before_reading.lock().unwrap_or_else(PoisonError::into_inner);
+        refreshes.iter().for_each(|refresh| refresh());
         let mut text = String::new();
         // Writing into a string cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);

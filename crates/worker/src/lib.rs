@@ -14,4 +14,4 @@ mod rows;
 mod sequence;
 mod worker;
 
-pub use worker::{MediaPolicy, Worker, WorkerParts};
+pub use worker::{MediaPolicy, Worker, WorkerParts, WorkerView};

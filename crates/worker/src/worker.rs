@@ -117,19 +117,35 @@ impl Worker {
         })
     }
 
+    /// What may be seen of it from outside, for as long as anybody looks.
+    pub fn view(&self) -> WorkerView {
+        WorkerView(Arc::clone(&self.shared))
+    }
+}
+
+/// A worker seen from outside: figures for metrics and tests.
+#[derive(Clone)]
+pub struct WorkerView(Arc<Shared>);
+
+impl WorkerView {
     /// Leases in force: rows and KV blocks that peers may read.
     pub fn n_leases(&self) -> usize {
-        self.shared.leases.n_leases()
+        self.0.leases.n_leases()
+    }
+
+    /// Leases that ended at their deadline so far.
+    pub fn n_leases_expired(&self) -> u64 {
+        self.0.leases.n_expired()
     }
 
     /// Media whose rows are kept for peers.
     pub fn n_rows_kept(&self) -> usize {
-        self.shared.rows.len()
+        self.0.rows.len()
     }
 
     /// The engine behind it.
     pub fn engine(&self) -> &Engine {
-        &self.shared.engine
+        &self.0.engine
     }
 }
 
