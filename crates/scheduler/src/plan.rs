@@ -15,7 +15,7 @@ pub(crate) struct Plan {
     order: Vec<(Rank, usize)>,
     planned: BTreeMap<Rank, usize>,
     copies: Vec<BlockCopy>,
-    /// A running sequence got no blocks: newcomers would only make it worse.
+    /// A running sequence that could finish got no blocks: newcomers would only make it worse.
     starved: bool,
 }
 
@@ -64,13 +64,13 @@ impl Scheduler {
             if self.reserve(rank, n_rows, plan) {
                 plan.add(rank, n_rows);
             } else {
-                plan.starved = true;
+                plan.starved |= self.can_finish(rank);
             }
         }
     }
 
-    /// Takes waiting sequences into the batch, in order of rank. One that waits for rows lets others
-    /// pass; one that waits for blocks or places does not.
+    /// Takes waiting sequences into the batch, in order of rank. One that lacks rows lets others pass;
+    /// one that has them all and waits for blocks or places does not.
     fn plan_waiting(&mut self, plan: &mut Plan) {
         let mut last = None;
         while plan.n_rows_left > 0
@@ -83,10 +83,11 @@ impl Scheduler {
             if n_rows == 0 {
                 continue;
             }
-            if !self.admit(rank, plan) || !self.reserve(rank, n_rows, plan) {
+            if self.admit(rank, plan) && self.reserve(rank, n_rows, plan) {
+                plan.add(rank, n_rows);
+            } else if self.can_finish(rank) {
                 break;
             }
-            plan.add(rank, n_rows);
         }
     }
 
@@ -104,7 +105,7 @@ impl Scheduler {
         let n_slots = self.requests.get(&seq.request).map_or(1, Request::slots);
         let n_blocks = self.cfg.blocks_for(seq.tokens.len()) - seq.blocks.len();
         while self.n_free_slots() < n_slots {
-            let Some(victim) = self.stuck_running(plan) else { return false };
+            let Some(victim) = self.slot_victim(rank, plan) else { return false };
             self.preempt(victim);
         }
         while self.pool.n_available() < n_blocks + self.running.len() {

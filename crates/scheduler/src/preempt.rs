@@ -1,4 +1,9 @@
 //! Who yields when blocks or places run out: the last in rank, or one that waits for rows anyway.
+//!
+//! Only a sequence that has all rows it needs takes from others. One that will stop at a missing row
+//! takes what is free, or two of them could take turns at each other's cost and never finish; and one
+//! that has stopped yields even to those behind it, for its rows may be waiting for memory that only
+//! their progress frees. So the first sequence that can finish always does.
 
 use crate::event::EventKind;
 use crate::plan::Plan;
@@ -8,11 +13,11 @@ use crate::sequence::Rank;
 
 impl Scheduler {
     /// The sequence that should yield its blocks to `rank`: the last of those that are behind it or
-    /// cannot run for want of rows, and are not in the plan.
-    ///
-    /// One that waits for rows yields even to those behind it: its rows may be waiting for memory
-    /// that only their progress frees.
+    /// wait for rows, and are not in the plan.
     pub(crate) fn victim(&self, rank: Rank, plan: &Plan) -> Option<Rank> {
+        if !self.can_finish(rank) {
+            return None;
+        }
         let yields = |other: &Rank| {
             *other != rank
                 && !plan.contains(*other)
@@ -25,11 +30,26 @@ impl Scheduler {
 
     /// The sequence that should yield to the admission of `rank`: nothing that can itself run.
     pub(crate) fn admission_victim(&self, rank: Rank, plan: &Plan) -> Option<Rank> {
+        if !self.can_finish(rank) {
+            return None;
+        }
         self.stuck_running(plan).max(self.waiting_victim(rank))
     }
 
+    /// The running sequence that should yield its place to the admission of `rank`.
+    pub(crate) fn slot_victim(&self, rank: Rank, plan: &Plan) -> Option<Rank> {
+        if self.can_finish(rank) { self.stuck_running(plan) } else { None }
+    }
+
+    /// Whether a sequence has all the rows it needs.
+    pub(crate) fn can_finish(&self, rank: Rank) -> bool {
+        let seq = &self.seqs[&rank];
+        let request = self.requests.get(&seq.request);
+        request.is_some_and(|request| request.rows_end(seq.n_computed) == usize::MAX)
+    }
+
     /// The last running sequence that waits for rows and has no part in the plan.
-    pub(crate) fn stuck_running(&self, plan: &Plan) -> Option<Rank> {
+    fn stuck_running(&self, plan: &Plan) -> Option<Rank> {
         let stuck = |other: &&Rank| !plan.contains(**other) && self.is_stuck(**other);
         self.running.iter().rev().find(stuck).copied()
     }

@@ -97,6 +97,7 @@ impl Scheduler {
             }
         }
         self.abandon_transfers(id);
+        self.events.retain(|event| event.id != id);
     }
 
     /// Fails every request that takes part in a step: the device could not run it.

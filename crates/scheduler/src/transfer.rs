@@ -188,8 +188,18 @@ impl Scheduler {
         };
         let (cached, arriving) = trunk.blocks.split_at(n_cached);
         cached.iter().rev().for_each(|block| self.pool.disown(*block, 0));
+        if self.is_ready_untold(id) {
+            arriving.iter().for_each(|block| self.pool.disown(*block, 0));
+            return;
+        }
         arriving.iter().for_each(|block| self.pool.quarantine(*block));
         self.imports.abandoned.insert(id, arriving.to_vec());
+    }
+
+    /// Whether nobody has been told yet where an import's bytes should go.
+    fn is_ready_untold(&self, id: RequestId) -> bool {
+        let is_ready = |kind: &EventKind| matches!(kind, EventKind::ImportReady { .. });
+        self.events.iter().any(|event| event.id == id && is_ready(&event.kind))
     }
 
     fn reclaim_abandoned(&mut self, id: RequestId) {

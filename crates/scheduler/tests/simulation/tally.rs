@@ -1,0 +1,61 @@
+//! What happened in the simulated worlds: a simulation in which nothing happens proves nothing.
+
+/// Counts over one or many worlds.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Tally {
+    pub(crate) n_steps: u64,
+    pub(crate) n_rows: u64,
+    pub(crate) n_tokens: u64,
+    pub(crate) n_finished: u64,
+    pub(crate) n_block_copies: u64,
+    pub(crate) n_cached_tokens: u64,
+    pub(crate) n_preempted: u64,
+    pub(crate) n_handed_back: u64,
+    pub(crate) n_rows_asked_again: u64,
+    pub(crate) n_exported: u64,
+    pub(crate) n_imported: u64,
+    pub(crate) n_aborted: u64,
+    pub(crate) n_aborted_in_flight: u64,
+    pub(crate) n_aborted_in_transfer: u64,
+    pub(crate) n_failed_steps: u64,
+    pub(crate) n_refused: u64,
+}
+
+impl Tally {
+    fn counts(&mut self) -> [&mut u64; 16] {
+        [
+            &mut self.n_steps,
+            &mut self.n_rows,
+            &mut self.n_tokens,
+            &mut self.n_finished,
+            &mut self.n_block_copies,
+            &mut self.n_cached_tokens,
+            &mut self.n_preempted,
+            &mut self.n_handed_back,
+            &mut self.n_rows_asked_again,
+            &mut self.n_exported,
+            &mut self.n_imported,
+            &mut self.n_aborted,
+            &mut self.n_aborted_in_flight,
+            &mut self.n_aborted_in_transfer,
+            &mut self.n_failed_steps,
+            &mut self.n_refused,
+        ]
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, one) in self.counts().into_iter().zip(other.clone().counts()) {
+            *sum += *one;
+        }
+    }
+
+    /// Everything counted here must have happened, at least once a seed on average.
+    pub(crate) fn check(&self, n_seeds: u64) {
+        for count in self.clone().counts() {
+            assert!(
+                *count >= n_seeds,
+                "something hardly ever happened in {n_seeds} seeds: {self:#?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! The world around the scheduler: clients, encoders, peers and a device, all driven by one seed.
+
+use crate::device::Device;
+use crate::random::Random;
+use crate::tally::Tally;
+use crate::truth::Truth;
+use scheduler::{
+    Batch, Event, EventKind, NewImport, NewRequest, Scheduler, SchedulerConfig, StopRule, Until,
+};
+use std::collections::VecDeque;
+use types::content::Digest;
+use types::media::{Grid, MediaItem, MediaKind};
+use types::output::OutputToken;
+use types::prompt::{ExpandedPrompt, PlacedItem};
+use types::{Error, ErrorKind, RequestId, TokenId};
+
+const PLACEHOLDER: TokenId = 1000;
+/// Rounds after which a world that still has work is called stalled.
+const N_ROUNDS_MAX: usize = 200_000;
+
+/// A text that prompts begin with: tokens, and items that come whole or not at all.
+struct Story {
+    tokens: Vec<TokenId>,
+    items: Vec<(usize, usize)>,
+}
+
+pub(crate) struct World {
+    random: Random,
+    cfg: SchedulerConfig,
+    scheduler: Scheduler,
+    device: Device,
+    stories: Vec<Story>,
+    truths: Vec<Truth>,
+    /// Indices of truths that are not over.
+    open: Vec<usize>,
+    in_flight: Option<Batch>,
+    /// Rows asked for, in order: request and items.
+    asked: VecDeque<(usize, Vec<usize>)>,
+    /// Rows that fit into the embedding memory at once; `None` is without limit.
+    n_rows_max: Option<usize>,
+    n_rows_held: usize,
+    /// Transfers on the way: request and blocks.
+    arriving: Vec<(usize, Vec<(usize, u32)>)>,
+    /// Blocks held for peers.
+    exports: Vec<(usize, Vec<u32>, usize)>,
+    /// Of 100 arrivals, so many are imports, and so many stop at the first token.
+    import_share: usize,
+    first_token_share: usize,
+    is_closing: bool,
+    tally: Tally,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let block_size = random.between(1, 8);
+        let max_batch_size = random.between(1, 8);
+        let cfg = SchedulerConfig {
+            block_size,
+            n_blocks: random.between(3, 96 / block_size + 3),
+            max_batch_size,
+            max_num_tokens: max_batch_size + random.between(0, 24),
+            max_seq_len: random.between(16, 64),
+            max_queue_len: random.between(2, 12),
+            reuse_blocks: !random.one_in(8),
+            encoder_max_num_tokens: 1,
+            encoder_max_batch_size: 1,
+        };
+        let roles = [(0, 0), (0, 0), (0, 100), (100, 0), (100, 0), (30, 40)];
+        let (import_share, first_token_share) = roles[random.below(roles.len())];
+        let stories = (0..random.between(1, 4)).map(|_| story(&mut random)).collect();
+        let n_rows_max = random.one_in(3).then(|| random.between(12, 30));
+        Self {
+            scheduler: Scheduler::new(cfg.clone()).expect("possible limits"),
+            device: Device::new(cfg.n_blocks, block_size),
+            random,
+            cfg,
+            stories,
+            truths: Vec::new(),
+            open: Vec::new(),
+            in_flight: None,
+            asked: VecDeque::new(),
+            n_rows_max,
+            n_rows_held: 0,
+            arriving: Vec::new(),
+            exports: Vec::new(),
+            import_share,
+            first_token_share,
+            is_closing: false,
+            tally: Tally::default(),
+        }
+    }
+
+    /// `n_events` random events, then the end of everything that has begun.
+    pub(crate) fn run(mut self, n_events: usize) -> Tally {
+        for _ in 0..n_events {
+            self.random_event();
+            self.settle();
+        }
+        self.close();
+        let stats = self.scheduler.stats();
+        self.tally.n_preempted = stats.n_preempted;
+        self.tally.n_cached_tokens = stats.prefix_hit_tokens;
+        self.tally
+    }
+
+    fn random_event(&mut self) {
+        match self.random.below(100) {
+            0..50 => drop(self.advance()),
+            50..66 => self.arrive(),
+            66..80 => drop(self.supply()),
+            80..88 => drop(self.complete_transfer()),
+            88..96 => drop(self.release()),
+            _ => self.abort_one(),
+        }
+    }
+
+    /// After every event: what the scheduler says is true, and it is in order.
+    fn settle(&mut self) {
+        for event in self.scheduler.drain_events() {
+            self.hear(event);
+        }
+        if let Err(words) = self.scheduler.check() {
+            panic!("{words}\n{:?}", self.cfg);
+        }
+    }
+
+    /// Ends the step in flight, or launches the next; false when there is none.
+    fn advance(&mut self) -> bool {
+        let Some(batch) = self.in_flight.take() else { return self.launch() };
+        if self.random.one_in(500) && !self.is_closing {
+            self.tally.n_failed_steps += 1;
+            self.scheduler.fail(&batch, &Error::internal("the device failed"));
+            return true;
+        }
+        let tokens = self.device.run(&batch, &self.truths);
+        let samples = tokens.into_iter().map(|token| OutputToken {
+            token,
+            logprob: None,
+            top_logprobs: Vec::new(),
+        });
+        self.scheduler.finish(&batch, samples.collect());
+        true
+    }
+
+    fn launch(&mut self) -> bool {
+        self.in_flight = self.scheduler.next_batch();
+        let Some(batch) = &self.in_flight else { return false };
+        self.tally.n_steps += 1;
+        self.tally.n_rows += batch.n_rows() as u64;
+        self.tally.n_block_copies += batch.copies.len() as u64;
+        assert!(batch.n_rows() <= self.cfg.max_num_tokens, "too many rows: {batch:?}");
+        assert!(batch.seqs.len() <= self.cfg.max_batch_size, "too many sequences: {batch:?}");
+        for step in &batch.seqs {
+            let truth = &self.truths[step.request.0 as usize];
+            let end = step.start_pos + step.tokens.len();
+            for (placed, has_rows) in truth.prompt.items.iter().zip(&truth.has_rows) {
+                let overlaps = placed.start < end && placed.end() > step.start_pos;
+                assert!(!overlaps || *has_rows, "rows are missing for {step:?}");
+            }
+        }
+        true
+    }
+
+    fn arrive(&mut self) {
+        let is_import = self.random.below(100) < self.import_share;
+        let request = self.new_request();
+        if is_import { self.import(request) } else { self.submit(request) }
+    }
+
+    fn submit(&mut self, mut request: NewRequest) {
+        if self.random.below(100) < self.first_token_share {
+            request.until = Until::FirstToken;
+        }
+        let truth = Truth::new(&request);
+        let outcome = self.scheduler.submit(request);
+        self.begin(truth, outcome);
+    }
+
+    /// Another engine has computed the prompt and the first tokens; some choices may have ended there.
+    fn import(&mut self, request: NewRequest) {
+        let mut truth = Truth::new(&request);
+        let mut first_tokens = Vec::new();
+        for choice in truth.first_choice..truth.first_choice + request.n_choices {
+            let last = truth.content(choice, truth.prompt_len() - 1);
+            let token = truth.next_token(choice, last);
+            truth.push(choice, token);
+            let is_over = truth.reason(choice, self.cfg.seq_len_max()).is_some();
+            truth.choice(choice).is_over = is_over;
+            first_tokens.push((!is_over).then_some(token));
+        }
+        if first_tokens.iter().any(Option::is_some) {
+            let outcome = self.scheduler.import(NewImport { request, first_tokens });
+            self.begin(truth, outcome);
+        }
+    }
+
+    fn begin(&mut self, mut truth: Truth, outcome: types::Result<()>) {
+        let idx = self.truths.len();
+        truth.id = RequestId(idx as u128);
+        match outcome {
+            Ok(()) => self.open.push(idx),
+            Err(error) => {
+                use ErrorKind::{ContextLengthExceeded, InvalidInput, Overloaded};
+                let kinds = [ContextLengthExceeded, InvalidInput, Overloaded];
+                assert!(kinds.contains(&error.kind), "refused with {error:?}");
+                truth.is_over = true;
+                self.tally.n_refused += 1;
+            }
+        }
+        self.truths.push(truth);
+    }
+
+    fn new_request(&mut self) -> NewRequest {
+        let prompt = self.new_prompt();
+        let random = &mut self.random;
+        let max_tokens = (!random.one_in(4)).then(|| random.between(1, 12) as u32);
+        NewRequest {
+            id: RequestId(self.truths.len() as u128),
+            prompt,
+            block_root: Digest([1 + random.one_in(5) as u8; 32]),
+            stop: StopRule {
+                end_ids: if random.one_in(4) { vec![] } else { vec![0] },
+                min_tokens: random.below(4) as u32,
+                max_tokens,
+            },
+            n_choices: if random.one_in(4) { random.between(1, 4) as u32 } else { 1 },
+            first_choice: random.below(3) as u32,
+            n_answered: 0,
+            until: Until::End,
+            priority: if random.one_in(6) { random.below(3) as i32 - 1 } else { 0 },
+        }
+    }
+
+    /// A story's beginning, cut anywhere outside its items, and an end of its own.
+    fn new_prompt(&mut self) -> ExpandedPrompt {
+        let Self { random, stories, .. } = self;
+        let story = &stories[random.below(stories.len())];
+        let mut cut = random.below(story.tokens.len() + 1);
+        let cut_item = story.items.iter().find(|(start, len)| *start < cut && cut < start + len);
+        cut = cut_item.map_or(cut, |(start, len)| start + len * random.below(2));
+        let mut tokens = story.tokens[..cut].to_vec();
+        let own_end = random.between(if cut == 0 { 1 } else { 0 }, 4);
+        tokens.extend((0..own_end).map(|_| random.below(4) as TokenId));
+        let whole = story.items.iter().filter(|(start, len)| start + len <= cut);
+        let items = whole.map(|&(start, len)| PlacedItem { item: item(random, len), start });
+        let items = items.collect();
+        ExpandedPrompt { tokens, items }
+    }
+
+    /// Supplies one item asked for; false when none can be.
+    fn supply(&mut self) -> bool {
+        if self.asked.is_empty() {
+            return false;
+        }
+        let limited = self.n_rows_max;
+        let at = if limited.is_some() { 0 } else { self.random.below(self.asked.len()) };
+        let idx = self.asked[at].0;
+        let rows = |truth: &Truth, item: &usize| truth.prompt.items[*item].item.n_tokens as usize;
+        let n_rows: usize = self.asked[at].1.iter().map(|item| rows(&self.truths[idx], item)).sum();
+        if limited.is_some_and(|max| self.n_rows_held + n_rows > max) {
+            return false;
+        }
+        // With limited memory all rows of an ask are placed together, otherwise in any order.
+        let n_items = self.asked[at].1.len();
+        for _ in 0..if limited.is_some() { n_items } else { 1 } {
+            let pick = self.random.below(self.asked[at].1.len());
+            let item = self.asked[at].1.swap_remove(pick);
+            self.n_rows_held += rows(&self.truths[idx], &item);
+            self.truths[idx].has_rows[item] = true;
+            self.scheduler.supply(self.truths[idx].id, item);
+        }
+        if self.asked[at].1.is_empty() {
+            self.asked.remove(at);
+        }
+        true
+    }
+
+    /// The bytes of an import arrive; those of an aborted one ruin its blocks a last time.
+    fn complete_transfer(&mut self) -> bool {
+        if self.arriving.is_empty() {
+            return false;
+        }
+        let at = self.random.below(self.arriving.len());
+        let (idx, missing) = self.arriving.swap_remove(at);
+        let truth = &self.truths[idx];
+        self.tally.n_imported += u64::from(!truth.is_aborted);
+        self.tally.n_aborted_in_transfer += u64::from(truth.is_aborted);
+        for (block_idx, block) in missing {
+            match truth.is_aborted {
+                true => self.device.scribble(block),
+                false => self.device.receive(block_idx, block, truth),
+            }
+        }
+        if truth.is_aborted && self.random.one_in(2) {
+            self.scheduler.release(truth.id);
+        } else {
+            self.scheduler.imported(truth.id);
+        }
+        true
+    }
+
+    /// A peer has read exported blocks.
+    fn release(&mut self) -> bool {
+        if self.exports.is_empty() {
+            return false;
+        }
+        let at = self.random.below(self.exports.len());
+        let (idx, blocks, n_tokens) = self.exports.swap_remove(at);
+        self.device.check_export(&blocks, n_tokens, &self.truths[idx]);
+        if self.random.one_in(4) {
+            self.scheduler.abort(self.truths[idx].id);
+        } else {
+            self.scheduler.release(self.truths[idx].id);
+        }
+        true
+    }
+
+    fn abort_one(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let idx = self.open[self.random.below(self.open.len())];
+        self.tally.n_aborted += 1;
+        let named = |batch: &Batch| batch.seqs.iter().any(|seq| seq.request.0 as usize == idx);
+        self.tally.n_aborted_in_flight += u64::from(self.in_flight.as_ref().is_some_and(named));
+        self.truths[idx].is_aborted = true;
+        self.scheduler.abort(self.truths[idx].id);
+        self.end(idx);
+    }
+
+    fn hear(&mut self, event: Event) {
+        let idx = event.id.0 as usize;
+        assert!(!self.truths[idx].is_over, "{event:?} after the end");
+        match event.kind {
+            EventKind::Pinned { cached_tokens, needed_items } => {
+                self.ask(idx, cached_tokens as usize, needed_items);
+            }
+            EventKind::Tokens { choice, tokens } => self.hear_tokens(idx, choice, &tokens),
+            EventKind::Finished { choice, reason } => {
+                let truth = &mut self.truths[idx];
+                assert_eq!(truth.reason(choice, self.cfg.seq_len_max()), Some(reason));
+                truth.choice(choice).is_over = true;
+                self.tally.n_finished += 1;
+            }
+            EventKind::Exported { blocks, n_tokens } => {
+                assert_eq!(n_tokens, self.truths[idx].prompt_len());
+                self.tally.n_exported += 1;
+                self.truths[idx].is_exported = true;
+                self.exports.push((idx, blocks, n_tokens));
+            }
+            EventKind::ImportReady { missing } => self.arriving.push((idx, missing)),
+            EventKind::Preempted { choice } => self.resume(idx, choice),
+            EventKind::Failed(_) => self.truths[idx].is_aborted = true,
+            EventKind::RowsUsed => self.give_rows_back(idx),
+            EventKind::Ended => {
+                let truth = &self.truths[idx];
+                let is_over = truth.choices.iter().all(|choice| choice.is_over);
+                assert!(is_over || truth.is_exported || truth.is_aborted, "ended too early");
+                self.end(idx);
+            }
+        }
+    }
+
+    fn ask(&mut self, idx: usize, n_cached: usize, items: Vec<usize>) {
+        let truth = &mut self.truths[idx];
+        let known =
+            truth.prompt_len() + truth.choices.iter().map(|c| c.answer.len()).max().unwrap();
+        assert!(n_cached < known, "the last token's logits must be computed");
+        let waiting: Vec<usize> =
+            self.asked.iter().filter(|ask| ask.0 == idx).flat_map(|ask| ask.1.clone()).collect();
+        for &item in &items {
+            assert!(!truth.has_rows[item] && truth.prompt.items[item].end() > n_cached);
+        }
+        let new: Vec<usize> = items.into_iter().filter(|item| !waiting.contains(item)).collect();
+        if !new.is_empty() {
+            self.tally.n_rows_asked_again += u64::from(truth.was_asked);
+            truth.was_asked = true;
+            self.asked.push_back((idx, new));
+        }
+    }
+
+    fn hear_tokens(&mut self, idx: usize, choice: u32, tokens: &[OutputToken]) {
+        let truth = &mut self.truths[idx];
+        for token in tokens {
+            assert!(!truth.choice(choice).is_over, "a token after the end of choice {choice}");
+            let last = truth.prompt_len() + truth.choice(choice).answer.len() - 1;
+            let expected = truth.next_token(choice, truth.content(choice, last));
+            assert_eq!(token.token, expected, "answer of choice {choice}");
+            truth.push(choice, token.token);
+            self.tally.n_tokens += 1;
+        }
+    }
+
+    /// An imported choice was handed back: another engine computes its prompt and answer again, and it
+    /// comes back as a request of its own.
+    fn resume(&mut self, idx: usize, choice: u32) {
+        let truth = &mut self.truths[idx];
+        truth.choice(choice).is_over = true;
+        self.tally.n_handed_back += 1;
+        if self.is_closing || self.random.one_in(3) {
+            return;
+        }
+        let mut prompt = truth.prompt.clone();
+        prompt.tokens.extend_from_slice(&truth.choice(choice).answer);
+        let n_answered = truth.n_answered + truth.choice(choice).answer.len();
+        let request = NewRequest {
+            id: RequestId(self.truths.len() as u128),
+            prompt,
+            n_answered,
+            first_choice: choice,
+            stop: self.truths[idx].stop.clone(),
+            ..self.new_request()
+        };
+        self.import(NewRequest { n_choices: 1, ..request });
+    }
+
+    fn give_rows_back(&mut self, idx: usize) {
+        let truth = &mut self.truths[idx];
+        for (placed, has_rows) in truth.prompt.items.iter().zip(&mut truth.has_rows) {
+            if std::mem::take(has_rows) {
+                self.n_rows_held -= placed.item.n_tokens as usize;
+            }
+        }
+    }
+
+    fn end(&mut self, idx: usize) {
+        self.give_rows_back(idx);
+        self.truths[idx].is_over = true;
+        self.open.retain(|open| *open != idx);
+        self.asked.retain(|ask| ask.0 != idx);
+    }
+
+    /// No more arrivals and cancellations: all that is open ends, and all blocks come back.
+    fn close(&mut self) {
+        self.is_closing = true;
+        for _ in 0..N_ROUNDS_MAX {
+            let advanced = self.advance();
+            self.settle();
+            let moved = [self.supply(), self.complete_transfer(), self.release()];
+            self.settle();
+            if !advanced && !moved.contains(&true) {
+                break;
+            }
+        }
+        let open: Vec<_> = self.open.iter().map(|idx| self.truths[*idx].id).collect();
+        assert!(open.is_empty(), "stalled: {open:?} never end\n{:#?}", self.scheduler);
+        let blocks = self.scheduler.stats().blocks;
+        assert_eq!(blocks.free + blocks.cached, self.cfg.n_blocks, "blocks are lost");
+        assert!(self.cfg.reuse_blocks || blocks.cached == 0, "blocks are cached against orders");
+        assert!(self.scheduler.is_idle());
+    }
+}
+
+fn story(random: &mut Random) -> Story {
+    let mut story = Story { tokens: Vec::new(), items: Vec::new() };
+    for _ in 0..random.below(3) {
+        story.tokens.extend((0..random.between(0, 9)).map(|_| random.below(4) as TokenId));
+        let len = random.between(1, 9);
+        story.items.push((story.tokens.len(), len));
+        story.tokens.extend(std::iter::repeat_n(PLACEHOLDER, len));
+    }
+    story.tokens.extend((0..random.between(1, 16)).map(|_| random.below(4) as TokenId));
+    story
+}
+
+/// One of few pictures, so that prompts differ in nothing but a picture.
+fn item(random: &mut Random, len: usize) -> MediaItem {
+    MediaItem {
+        kind: MediaKind::Image,
+        digest: Digest([1 + random.below(3) as u8; 32]),
+        grid: Grid { t: 1, h: 1, w: len as u32 },
+        n_tokens: len as u32,
+    }
+}
