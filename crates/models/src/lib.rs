@@ -3,14 +3,26 @@
 //!
 //! Must not know requests, scheduling, sockets or async.
 
+mod card;
+mod dummy;
+mod files;
+mod layers;
 pub mod model;
+mod options;
 pub mod processor;
+mod safetensors;
+mod weights;
+mod zoo;
 
+use crate::card::read_card;
+use crate::files::ConfigFiles;
+use crate::weights::Weights;
+use crate::zoo::family_of;
 use std::path::Path;
 use std::sync::Arc;
 use tensor::Device;
+use types::Result;
 use types::card::ModelCard;
-use types::{Error, Result};
 
 pub use model::{EmbeddingRows, KvShape, Model, ModelSpec, Positions, SeqRows, StepInput};
 pub use processor::{MediaPlan, PreparedMedia, Processor};
@@ -40,14 +52,22 @@ pub struct Description {
 ///
 /// Errors: a file is missing or malformed, or the architecture is not in the zoo.
 pub fn describe(folder: &Path, load_format: LoadFormat) -> Result<Description> {
-    let _ = (folder, load_format);
-    Err(Error::internal("no architecture yet"))
+    let files = ConfigFiles::read(folder, load_format)?;
+    let family = family_of(&files)?;
+    let spec = (family.spec)(&files)?;
+    let card = read_card(folder, load_format, (family, &files), &spec)?;
+    Ok(Description { spec, processor: (family.processor)(&files)?, card })
 }
 
 /// Loads a model with its weights.
 ///
 /// Errors: as [`describe`]; a tensor is missing, of another shape, or not used by the architecture.
 pub fn load(folder: &Path, load_format: LoadFormat, device: &Device) -> Result<Arc<dyn Model>> {
-    let _ = (folder, load_format, device);
-    Err(Error::internal("no architecture yet"))
+    let files = ConfigFiles::read(folder, load_format)?;
+    let family = family_of(&files)?;
+    let source = (load_format, files.stated_dtype());
+    let weights = Weights::open(folder, source, family.renames, device)?;
+    let model = (family.build)(&files, &weights, device)?;
+    weights.finish()?;
+    Ok(model)
 }

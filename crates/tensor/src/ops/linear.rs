@@ -431,12 +431,14 @@ impl<W: Loadable> Kernel for Product<'_, W> {
                 let rows = (self.x, self.n_rows);
                 return product::<L, W>(rows, (panels, all), self.depth, &mut self.y);
             }
-            let mut group = Tensor::scratch::<f32>(&[L::TILE_PANELS.min(all) * size]);
+            // A gate waits for its partner within the rows of a tile only: both in one group.
+            let group_panels = L::TILE_PANELS * if self.y.finish == Finish::SwiGlu { 2 } else { 1 };
+            let mut group = Tensor::scratch::<f32>(&[group_panels.min(all) * size]);
             let first_panel = self.y.first_panel;
-            for (idx, panels) in self.panels.chunks(L::TILE_PANELS * size).enumerate() {
+            for (idx, panels) in self.panels.chunks(group_panels * size).enumerate() {
                 let wide = &mut group.as_mut_slice::<f32>()[..panels.len()];
                 widen_all::<L, W>(panels, wide);
-                self.y.first_panel = first_panel + idx * L::TILE_PANELS;
+                self.y.first_panel = first_panel + idx * group_panels;
                 let group = Panels { data: wide.as_ptr(), panel: size, step: LANES };
                 let group = (group, panels.len() / size);
                 product::<L, f32>((self.x, self.n_rows), group, self.depth, &mut self.y);

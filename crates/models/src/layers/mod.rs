@@ -1,0 +1,5 @@
+//! Blocks that architectures share. Weight names are those of Hugging Face's modules.
+
+pub(crate) mod decoder;
+pub(crate) mod rope;
+pub(crate) mod vision_block;

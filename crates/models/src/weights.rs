@@ -1,0 +1,218 @@
+//! Weights by the names of our architectures, whatever generation of names the files use; every tensor
+//! must be asked for, and none may be missing.
+
+use crate::LoadFormat;
+use crate::dummy::DummyBytes;
+use crate::files::unusable;
+use crate::safetensors::Checkpoint;
+use half::{bf16, f16};
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tensor::ops::{Arrangement, Matrix, Weight};
+use tensor::{DType, Device, Tensor};
+use types::Result;
+
+/// A rule that turns an older weight name into the one used here: the first rule whose prefix fits
+/// replaces it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rename {
+    /// Start of the name in the file.
+    pub(crate) from: &'static str,
+    /// What it becomes.
+    pub(crate) to: &'static str,
+}
+
+/// Names listed in an error message.
+const NAMES_SHOWN_MAX: usize = 8;
+
+/// The tensors of one model while it is being loaded.
+pub(crate) struct Weights<'a> {
+    source: Source,
+    device: &'a Device,
+    /// Our name → name in the files, of those nobody has asked for.
+    unused: RefCell<BTreeMap<String, String>>,
+}
+
+enum Source {
+    Files(Checkpoint),
+    Dummy(DummyBytes),
+}
+
+/// A tensor of the model, borrowed from the files or made up.
+struct Loaded<'a> {
+    dtype: DType,
+    bytes: Cow<'a, [u8]>,
+}
+
+/// Whether a linear layer has a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bias {
+    With,
+    Without,
+}
+
+impl<'a> Weights<'a> {
+    /// The weights of `folder`, or dummy ones of type `dtype`.
+    ///
+    /// Errors: files that cannot be read; two tensors that would have the same name here.
+    pub(crate) fn open(
+        folder: &Path,
+        (load_format, dtype): (LoadFormat, DType),
+        renames: &[Rename],
+        device: &'a Device,
+    ) -> Result<Self> {
+        if load_format == LoadFormat::Dummy {
+            let source = Source::Dummy(DummyBytes::new(dtype));
+            return Ok(Self { source, device, unused: RefCell::default() });
+        }
+        let checkpoint = Checkpoint::open(folder)?;
+        let mut unused = BTreeMap::new();
+        for name in checkpoint.names() {
+            let ours = canonical(name, renames);
+            if let Some(other) = unused.insert(ours, name.to_owned()) {
+                let why = format!("tensors {other} and {name} are the same weight");
+                return Err(unusable(&folder.display().to_string(), &why));
+            }
+        }
+        Ok(Self { source: Source::Files(checkpoint), device, unused: RefCell::new(unused) })
+    }
+
+    /// All weights, to be narrowed down.
+    pub(crate) fn root(&self) -> Scope<'_> {
+        Scope { weights: self, prefix: String::new() }
+    }
+
+    /// A tensor that may be in the files and is not needed (the copy of a tied head).
+    pub(crate) fn ignore(&self, name: &str) {
+        self.unused.borrow_mut().remove(name);
+    }
+
+    /// Ends loading.
+    ///
+    /// Errors: tensors that nobody asked for, which means that this is another architecture.
+    pub(crate) fn finish(self) -> Result<()> {
+        let unused = self.unused.into_inner();
+        if unused.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = unused.values().take(NAMES_SHOWN_MAX).map(String::as_str).collect();
+        let why = format!("{} tensors have no place in it: {}", unused.len(), names.join(", "));
+        Err(unusable("the model", &why))
+    }
+
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Loaded<'_>> {
+        let checkpoint = match &self.source {
+            Source::Files(checkpoint) => checkpoint,
+            Source::Dummy(dummy) => {
+                let bytes = Cow::Owned(dummy.of(name, shape.iter().product()));
+                return Ok(Loaded { dtype: dummy.dtype, bytes });
+            }
+        };
+        let stored = self.unused.borrow_mut().remove(name);
+        let stored = stored.and_then(|name| checkpoint.get(&name));
+        let stored =
+            stored.ok_or_else(|| unusable("the model", &format!("tensor {name} is missing")))?;
+        if stored.shape != shape {
+            let why = format!("tensor {name} is {:?}, not {shape:?}", stored.shape);
+            return Err(unusable("the model", &why));
+        }
+        Ok(Loaded { dtype: stored.dtype, bytes: Cow::Borrowed(stored.bytes) })
+    }
+}
+
+/// The weights below one name.
+pub(crate) struct Scope<'a> {
+    weights: &'a Weights<'a>,
+    /// Empty, or ends with a dot.
+    prefix: String,
+}
+
+impl<'a> Scope<'a> {
+    /// The weights further down.
+    pub(crate) fn at(&self, name: impl std::fmt::Display) -> Scope<'a> {
+        Scope { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
+    }
+
+    /// A vector of `n` elements, widened to f32.
+    pub(crate) fn vector(&self, name: &str, n: usize) -> Result<Tensor> {
+        Ok(Tensor::from_slice(&[n], &self.values(name, n)?))
+    }
+
+    /// A linear layer `[n, k]`: `name.weight`, and `name.bias` if it has one.
+    pub(crate) fn linear(&self, name: &str, (n, k): (usize, usize), bias: Bias) -> Result<Weight> {
+        self.together(&[(name, n)], k, bias, Arrangement::Stacked)
+    }
+
+    /// Several linear layers of the same input, in one product.
+    pub(crate) fn stacked(&self, parts: &[(&str, usize)], k: usize, bias: Bias) -> Result<Weight> {
+        self.together(parts, k, bias, Arrangement::Stacked)
+    }
+
+    /// The two linear layers of a gated MLP.
+    pub(crate) fn gated(&self, names: [&str; 2], (n, k): (usize, usize)) -> Result<Weight> {
+        let parts = names.map(|name| (name, n));
+        self.together(&parts, k, Bias::Without, Arrangement::Alternating)
+    }
+
+    /// A matrix without bias, stored as `name.weight` with more dimensions than two: the first is the
+    /// output, the others together the input.
+    pub(crate) fn flattened(&self, name: &str, shape: &[usize]) -> Result<Weight> {
+        let loaded = self.weights.take(&format!("{}{name}.weight", self.prefix), shape)?;
+        let matrix = loaded.matrix(shape[0], shape[1..].iter().product());
+        Weight::pack(self.weights.device, &[matrix], &[], Arrangement::Stacked)
+    }
+
+    fn together(
+        &self,
+        parts: &[(&str, usize)],
+        k: usize,
+        bias: Bias,
+        arrangement: Arrangement,
+    ) -> Result<Weight> {
+        let load = |(name, n): &(&str, usize)| {
+            self.weights.take(&format!("{}{name}.weight", self.prefix), &[*n, k])
+        };
+        let loaded = parts.iter().map(load).collect::<Result<Vec<_>>>()?;
+        let matrices: Vec<Matrix<'_>> =
+            loaded.iter().zip(parts).map(|(loaded, (_, n))| loaded.matrix(*n, k)).collect();
+        let biases = match bias {
+            Bias::Without => Vec::new(),
+            Bias::With => {
+                let values = |(name, n): &(&str, usize)| self.values(&format!("{name}.bias"), *n);
+                parts.iter().map(values).collect::<Result<Vec<_>>>()?
+            }
+        };
+        Weight::pack(self.weights.device, &matrices, &biases, arrangement)
+    }
+
+    fn values(&self, name: &str, n: usize) -> Result<Vec<f32>> {
+        Ok(self.weights.take(&format!("{}{name}", self.prefix), &[n])?.widened())
+    }
+}
+
+impl Loaded<'_> {
+    fn matrix(&self, n_rows: usize, n_columns: usize) -> Matrix<'_> {
+        Matrix { dtype: self.dtype, n_rows, n_columns, bytes: &self.bytes }
+    }
+
+    fn widened(&self) -> Vec<f32> {
+        let elements = self.bytes.chunks_exact(self.dtype.n_bytes());
+        match self.dtype {
+            DType::F32 => elements.map(bytemuck::pod_read_unaligned::<f32>).collect(),
+            DType::Bf16 => {
+                elements.map(|bytes| bytemuck::pod_read_unaligned::<bf16>(bytes).to_f32()).collect()
+            }
+            DType::F16 => {
+                elements.map(|bytes| bytemuck::pod_read_unaligned::<f16>(bytes).to_f32()).collect()
+            }
+            DType::U8 => self.bytes.iter().map(|&byte| f32::from(byte)).collect(),
+        }
+    }
+}
+
+fn canonical(name: &str, renames: &[Rename]) -> String {
+    let fit = renames.iter().find_map(|rule| Some((rule, name.strip_prefix(rule.from)?)));
+    fit.map_or_else(|| name.to_owned(), |(rule, rest)| format!("{}{rest}", rule.to))
+}

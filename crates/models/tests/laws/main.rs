@@ -1,0 +1,10 @@
+//! Laws that every architecture of the zoo obeys, on the tiny checkpoints of the goldens.
+//!
+//! A new architecture adds a line to `ZOO`.
+
+mod bench_prompt;
+mod golden;
+mod reference;
+
+/// Family and index of every tiny checkpoint.
+const ZOO: &[(&str, &str)] = &[("qwen2_vl", "index.json"), ("qwen2_vl", "index_old.json")];
