@@ -1,6 +1,7 @@
-//! Documents say what is so: every path exists, every invariant names a test that exists, every
-//! dependency has its reason, and the table of layers is the one that is enforced.
+//! Documents say what is so: every path and every item exists, every invariant names its test, every
+//! dependency has its reason, and the tables are the ones that are enforced.
 
+use crate::names;
 use crate::workspace::{TextFile, Workspace};
 use std::collections::BTreeSet;
 
@@ -8,10 +9,6 @@ use std::collections::BTreeSet;
 const ROOT_DOCUMENTS: &[&str] = &["README.md", "CONTRIBUTING.md"];
 /// A name in backticks with a `/` and one of these endings is always meant as a path.
 const FILE_ENDINGS: &[&str] = &[".rs", ".md", ".sh", ".py", ".toml", ".json", ".proto", ".cu"];
-/// How a sentence that states an invariant begins, and how it names its test.
-const INVARIANT: &str = "Invariant: ";
-const TESTED_BY: &str = "(test `";
-
 const DECISIONS: &str = "docs/decisions.md";
 const ARCHITECTURE: &str = "docs/architecture.md";
 
@@ -20,7 +17,9 @@ pub fn problems(workspace: &Workspace) -> Vec<String> {
     let documents = || workspace.files.iter().filter(|file| is_document(file));
     let mut problems: Vec<String> =
         documents().flat_map(|file| dead_paths(workspace, file)).collect();
-    problems.extend(documents().flat_map(|file| untested_invariants(workspace, file)));
+    problems.extend(documents().flat_map(names::untested_invariants));
+    problems.extend(documents().flat_map(|file| names::unknown_items(workspace, file)));
+    problems.extend(names::wrong_spans(workspace));
     problems.extend(dependencies_without_reason(workspace));
     problems.extend(wrong_layers(workspace));
     problems
@@ -67,33 +66,6 @@ fn is_meant_as_path(workspace: &Workspace, name: &str) -> bool {
     }
     let has_ending = FILE_ENDINGS.iter().any(|ending| name.ends_with(ending));
     name.starts_with("./") || has_ending || workspace.has_path(first)
-}
-
-fn untested_invariants(workspace: &Workspace, file: &TextFile) -> Vec<String> {
-    let mut problems = Vec::new();
-    let stated = file.numbered_lines().filter(|(_, line)| line.contains(INVARIANT));
-    for (number, line) in stated {
-        let tests: Vec<&str> =
-            line.split(TESTED_BY).skip(1).filter_map(|rest| rest.split('`').next()).collect();
-        if tests.is_empty() {
-            problems.push(format!("{}:{number}: an invariant without a test", file.path));
-        }
-        for test in tests.into_iter().filter(|test| !has_test(workspace, test)) {
-            problems.push(format!("{}:{number}: there is no test `{test}`", file.path));
-        }
-    }
-    problems
-}
-
-/// Whether `crate::function` (or `crate::module::function`) is a function of that crate's files.
-fn has_test(workspace: &Workspace, test: &str) -> bool {
-    let (crate_name, function) = test.split_once("::").unwrap_or(("", test));
-    let function = function.rsplit("::").next().unwrap_or(function);
-    let package = workspace.packages.iter().find(|package| package.name == crate_name);
-    let Some(folder) = package.map(|package| format!("{}/", package.folder)) else { return false };
-    let opening = format!("fn {function}(");
-    let mut files = workspace.files.iter().filter(|file| file.path.starts_with(&folder));
-    files.any(|file| file.extension() == "rs" && file.text.contains(&opening))
 }
 
 /// The cells of every row of a document's tables.

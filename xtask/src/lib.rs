@@ -5,5 +5,6 @@
 
 pub mod docs;
 pub mod layers;
+pub mod names;
 pub mod tidy;
 pub mod workspace;

@@ -10,11 +10,14 @@ fn the_documents_are_true() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
-/// One crate `engine` with one test, one dependency and a layer, and true documents; then one more.
+/// One crate `engine` with a dependency and a layer, and true documents; then one file more.
 fn workspace(path: &str, text: &str) -> Workspace {
     let mut workspace = Workspace::default();
     let files = [
         ("crates/engine/src/lib.rs", "fn it_holds() {}"),
+        ("crates/engine/src/core.rs", "impl Core { fn run<T>() {} }"),
+        ("crates/router/src/spine.rs", "info_span!(\"plan\")"),
+        ("docs/life-of-a-request.md", "```spans\nplan\n```"),
         ("docs/decisions.md", "| `serde` | JSON. |\n"),
         ("docs/architecture.md", "| 4 | `engine` | runs | `tokio`, `planes` |\n"),
         (path, text),
@@ -61,10 +64,34 @@ fn paths_exist() {
 fn invariants_name_their_tests() {
     check("docs/a.md", "Invariant: it holds (test `engine::it_holds`).", &[]);
     check("docs/a.md", "Invariant: it holds.", &["docs/a.md:1: an invariant without a test"]);
-    let expected = ["docs/a.md:1: there is no test `engine::it_fails`"];
+    let expected = ["docs/a.md:1: the code has no `engine::it_fails`"];
     check("docs/a.md", "Invariant: it fails (test `engine::it_fails`).", &expected);
-    let expected = ["docs/a.md:1: there is no test `motor::it_holds`"];
-    check("docs/a.md", "Invariant: it holds (test `motor::it_holds`).", &expected);
+}
+
+#[test]
+fn items_exist() {
+    let check_name = |name: &str, is_there: bool| {
+        let expected = format!("docs/a.md:1: the code has no `{name}`");
+        let expected: &[&str] = if is_there { &[] } else { &[&expected] };
+        check("docs/a.md", &format!("See `{name}`."), expected);
+    };
+    check_name("engine::it_holds", true);
+    check_name("engine::it_hold", false);
+    check_name("engine::core::run", true);
+    check_name("engine::core::Core::run", true);
+    check_name("engine::mock::run", false);
+    check_name("engine::core::walk", false);
+    check_name("tokio::spawn", true);
+}
+
+#[test]
+fn spans_are_the_opened_ones() {
+    let told = |spans: &str| format!("Spans:\n```spans\n{spans}\n```\n");
+    check("docs/life-of-a-request.md", &told("plan"), &[]);
+    let expected = ["docs/life-of-a-request.md: no word of span `plan`"];
+    check("docs/life-of-a-request.md", &told(""), &expected);
+    let expected = ["docs/life-of-a-request.md: nobody opens span `dream`"];
+    check("docs/life-of-a-request.md", &told("plan dream"), &expected);
 }
 
 #[test]
