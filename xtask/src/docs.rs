@@ -1,4 +1,4 @@
-//! Documents say what is so: every path and every item exists, every invariant names its test, every
+//! Documents say what is so: every path and item exists, every invariant names its test, every
 //! dependency has its reason, and the tables are the ones that are enforced.
 
 use crate::names;

@@ -8,3 +8,4 @@ pub mod layers;
 pub mod names;
 pub mod tidy;
 pub mod workspace;
+pub mod wrap;

@@ -4,32 +4,33 @@
 
 use std::process::ExitCode;
 use xtask::workspace::Workspace;
-use xtask::{docs, layers, tidy};
+use xtask::{docs, layers, tidy, wrap};
 
-type Check = fn(&Workspace) -> Vec<String>;
+type Chore = fn(&Workspace) -> Vec<String>;
 
-/// Name, what it does, how.
-const CHORES: &[(&str, &str, Check)] = &[
+/// Name, what it prints, how.
+const CHECKS: &[(&str, &str, Chore)] = &[
     ("layers", "which crate uses what it must not", layers::problems),
     ("tidy", "which file breaks the rules of form", tidy::problems),
     ("docs", "which document says what is not so", docs::problems),
 ];
+/// What rewrites files.
+const REPAIRS: &[(&str, &str, Chore)] = &[("wrap", "comments that were too long", wrap::wrap)];
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let chosen: Vec<_> =
-        CHORES.iter().filter(|(name, ..)| wanted.iter().any(|w| w == name)).collect();
-    if wanted.is_empty() || chosen.len() != wanted.len() {
-        list();
-        return ExitCode::from(2);
-    }
-    let workspace = Workspace::read();
-    let problems: Vec<String> = chosen.iter().flat_map(|(.., check)| check(&workspace)).collect();
-    problems.iter().for_each(|problem| println!("{problem}"));
-    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    let find = |chores: &[(&str, &str, Chore)]| {
+        chores.iter().find(|(name, ..)| *name == wanted).map(|(.., chore)| *chore)
+    };
+    let (check, repair) = (find(CHECKS), find(REPAIRS));
+    let Some(chore) = check.or(repair) else { return list() };
+    let lines = chore(&Workspace::read());
+    lines.iter().for_each(|line| println!("{line}"));
+    if check.is_none() || lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn list() {
-    println!("cargo xtask <chore>...\n");
-    CHORES.iter().for_each(|(name, what, _)| println!("  {name:8} {what}"));
+fn list() -> ExitCode {
+    println!("cargo xtask <chore>\n");
+    CHECKS.iter().chain(REPAIRS).for_each(|(name, what, _)| println!("  {name:8} {what}"));
+    ExitCode::from(2)
 }

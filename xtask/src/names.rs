@@ -1,5 +1,5 @@
-//! What documents call by name in the code: items as `crate::module::item`, tests of invariants, and
-//! the spans of a request.
+//! What documents call by name in the code: items as `crate::module::item`, tests of invariants,
+//! and the spans of a request.
 
 use crate::workspace::{Package, TextFile, Workspace};
 use std::collections::BTreeSet;

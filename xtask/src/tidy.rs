@@ -1,11 +1,10 @@
 //! Rules of form that no compiler checks: headers, lengths, leftovers, places.
 
 use crate::workspace::{Package, TextFile, Workspace};
+use crate::wrap::LINE_LEN_MAX;
 
 /// Longest file of code, in lines.
 const N_LINES_MAX: usize = 800;
-/// Longest line of Rust, in characters.
-const LINE_LEN_MAX: usize = 100;
 /// Files that are tables and may be longer; each with the reason in its header.
 const TABLES: &[&str] = &[];
 /// What code is written in.

@@ -2,6 +2,7 @@
 
 use xtask::tidy::{problems, problems_of_file};
 use xtask::workspace::{Package, TextFile, Workspace};
+use xtask::wrap::wrapped;
 
 #[test]
 fn the_tree_is_tidy() {
@@ -81,4 +82,28 @@ fn a_crate_lives_in_the_folder_of_its_name() {
     let packages = vec![package("a", "crates/a"), package("b", "crates/bee")];
     let found = problems(&Workspace { packages, ..Workspace::default() });
     assert_eq!(found, ["crates/bee: package `b` belongs in crates/b"]);
+}
+
+#[test]
+fn long_comments_are_wrapped() {
+    let check = |lines: &[&str], expected: &[&str]| {
+        assert_eq!(wrapped(&lines.join("\n")), expected.join("\n"));
+    };
+    let (fits, word) = ("x".repeat(96), "y".repeat(96));
+    let line = |text: &str| format!("/// {text}");
+    check(&[&line(&fits), "fn f() {}"], &[&line(&fits), "fn f() {}"]);
+    check(&[&line(&format!("{fits} over"))], &[&line(&fits), "/// over"]);
+    check(&[&line(&format!("{fits} over")), "/// there"], &[&line(&fits), "/// over there"]);
+    check(
+        &[&line(&format!("{fits} {word} z")), "///"],
+        &[&line(&fits), &line(&word), "/// z", "///"],
+    );
+    check(
+        &[&line(&format!("{fits} over")), "/// - item"],
+        &[&line(&fits), "/// over", "/// - item"],
+    );
+    check(&[&format!("let a = \"{fits} {fits}\";")], &[&format!("let a = \"{fits} {fits}\";")]);
+    let accents = format!("{}b", "é ".repeat(47));
+    check(&[&line(&accents)], &[&line(&accents)]);
+    check(&[&line(&format!("{accents} éé"))], &[&line(&accents), "/// éé"]);
 }

@@ -1,4 +1,4 @@
-//! A client of the chat completions API, as simple as clients are: one request, one streamed answer.
+//! A client of the chat completions API, as simple as they are: one request, one streamed answer.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
