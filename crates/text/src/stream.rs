@@ -1,0 +1,115 @@
+//! An answer's text, token by token.
+
+use crate::Tokenizer;
+use crate::stop::{Shown, StopStrings};
+use std::sync::Arc;
+use types::TokenId;
+
+/// Text that became certain.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TextDelta {
+    /// What is to be added to the answer; may be empty.
+    pub text: String,
+    /// Whether a stop string came; it and all after it are not part of the answer.
+    pub is_stopped: bool,
+}
+
+/// Turns tokens into text as they come: whole characters only, nothing lost, stop strings found
+/// across tokens. The joined text is that of [`Tokenizer::decode`] up to the stop string.
+///
+/// Its state is at most three bytes and the length of the longest stop string.
+pub struct TextStream {
+    tokenizer: Arc<Tokenizer>,
+    skips_special: bool,
+    utf8: Utf8Stream,
+    stops: StopStrings,
+    /// Whether anything was decoded yet.
+    has_begun: bool,
+    is_stopped: bool,
+}
+
+impl TextStream {
+    /// A stream that leaves out special tokens if `skips_special`, and ends at any of `stops`.
+    pub fn new(tokenizer: Arc<Tokenizer>, skips_special: bool, stops: Vec<String>) -> Self {
+        Self {
+            tokenizer,
+            skips_special,
+            utf8: Utf8Stream::default(),
+            stops: StopStrings::new(stops),
+            has_begun: false,
+            is_stopped: false,
+        }
+    }
+
+    /// Takes the next token. After a stop string it gives nothing more.
+    pub fn push(&mut self, token: TokenId) -> TextDelta {
+        if self.is_stopped {
+            return TextDelta { text: String::new(), is_stopped: true };
+        }
+        let mut bytes = self.tokenizer.token_bytes(token);
+        if self.skips_special && self.tokenizer.is_special(token) {
+            bytes = &[];
+        }
+        if !self.has_begun && !bytes.is_empty() {
+            self.has_begun = true;
+            bytes = self.tokenizer.without_first_space(bytes);
+        }
+        let text = self.utf8.push(bytes);
+        self.show(text)
+    }
+
+    /// Gives what was held back: an unfinished character, the beginning of a stop string.
+    pub fn finish(&mut self) -> TextDelta {
+        if self.is_stopped {
+            return TextDelta { text: String::new(), is_stopped: true };
+        }
+        let text = self.utf8.finish();
+        let mut delta = self.show(text);
+        if !delta.is_stopped {
+            delta.text.push_str(&self.stops.finish());
+        }
+        delta
+    }
+
+    fn show(&mut self, text: String) -> TextDelta {
+        match self.stops.push(text) {
+            Shown::Text(text) => TextDelta { text, is_stopped: false },
+            Shown::Last(text) => {
+                self.is_stopped = true;
+                TextDelta { text, is_stopped: true }
+            }
+        }
+    }
+}
+
+/// Bytes to text, in any pieces; what is no UTF-8 becomes U+FFFD as in `String::from_utf8_lossy`.
+#[derive(Default)]
+struct Utf8Stream {
+    /// The beginning of a character, at most three bytes.
+    unfinished: Vec<u8>,
+}
+
+impl Utf8Stream {
+    fn push(&mut self, bytes: &[u8]) -> String {
+        self.unfinished.extend_from_slice(bytes);
+        let certain = self.unfinished.len() - n_unfinished(&self.unfinished);
+        let rest = self.unfinished.split_off(certain);
+        let text = String::from_utf8_lossy(&self.unfinished).into_owned();
+        self.unfinished = rest;
+        text
+    }
+
+    fn finish(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.unfinished)).into_owned()
+    }
+}
+
+/// Bytes at the end that may become a character once more bytes come.
+fn n_unfinished(bytes: &[u8]) -> usize {
+    let last_chunk = bytes.utf8_chunks().last();
+    let invalid = last_chunk.map_or(&[][..], |chunk| chunk.invalid());
+    // An end is unfinished, not wrong, if the error has no length.
+    let is_unfinished =
+        std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+    if is_unfinished { invalid.len() } else { 0 }
+}

@@ -1,0 +1,156 @@
+//! Text to tokens and back, as tokenizer.json says.
+
+use crate::card::{json, unusable};
+use crate::guard::{Guard, Part};
+use crate::pieces::Pieces;
+use crate::stream::TextStream;
+use serde_json::{Map, Value};
+use std::sync::{Arc, OnceLock};
+use types::card::ModelCard;
+use types::{Error, Result, TokenId};
+
+/// A model's tokenizer; shared, never changed.
+pub struct Tokenizer {
+    library: tokenizers::Tokenizer,
+    /// The same, taking special tokens for plain text; made when first needed.
+    plain: OnceLock<tokenizers::Tokenizer>,
+    pieces: Pieces,
+    special: Vec<Special>,
+    /// For each id whether it is special.
+    is_special: Vec<bool>,
+    guard: Guard,
+}
+
+/// A special token.
+struct Special {
+    id: TokenId,
+    /// Whether it takes the white space before or behind it.
+    takes_before: bool,
+    takes_behind: bool,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`.
+    ///
+    /// Errors: it is missing or broken, or decodes in a way that is not supported.
+    pub fn from_card(card: &ModelCard) -> Result<Arc<Self>> {
+        let broken = || unusable("the model's tokenizer.json is missing or cannot be read".into());
+        let bytes = card.file("tokenizer.json").ok_or_else(broken)?;
+        let mut library = tokenizers::Tokenizer::from_bytes(bytes).map_err(|_| broken())?;
+        // A prompt is never cut or filled up behind the caller's back.
+        library.with_truncation(None).map_err(|_| broken())?.with_padding(None);
+        let mut fields: Map<String, Value> = json(card, "tokenizer.json")?.ok_or_else(broken)?;
+        let decoder = fields.remove("decoder").unwrap_or_default();
+
+        let added = library.get_added_tokens_decoder();
+        let n_ids = library.get_vocab(true).into_values().max().map_or(0, |last| last as usize + 1);
+        let strings: Vec<_> = (0..n_ids as u32).map(|id| library.id_to_token(id)).collect();
+        let mut is_special = vec![false; n_ids];
+        let (mut special, mut texts) = (Vec::new(), Vec::new());
+        for (&id, token) in added.iter().filter(|(_, token)| token.special) {
+            is_special[id as usize] = true;
+            special.push(Special { id, takes_before: token.lstrip, takes_behind: token.rstrip });
+            texts.push(token.content.clone());
+        }
+        Ok(Arc::new(Self {
+            pieces: Pieces::new(&decoder, &strings)?,
+            guard: Guard::new(&texts).ok_or_else(broken)?,
+            plain: OnceLock::new(),
+            library,
+            special,
+            is_special,
+        }))
+    }
+
+    /// Tokens of `text`, special tokens in it recognised, none added.
+    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>> {
+        encode(&self.library, text)
+    }
+
+    /// Tokens of `text`, special tokens in it taken for plain text.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<TokenId>> {
+        let plain = self.plain.get_or_init(|| {
+            let mut plain = self.library.clone();
+            plain.set_encode_special_tokens(true);
+            plain
+        });
+        encode(plain, text)
+    }
+
+    /// The text of `tokens`, with or without special ones.
+    pub fn decode(self: &Arc<Self>, tokens: &[TokenId], skips_special: bool) -> String {
+        let mut stream = TextStream::new(self.clone(), skips_special, Vec::new());
+        let mut text: String = tokens.iter().map(|&token| stream.push(token).text).collect();
+        text.push_str(&stream.finish().text);
+        text
+    }
+
+    /// The id of a token by its exact text, special or not.
+    pub fn id(&self, token: &str) -> Option<TokenId> {
+        self.library.token_to_id(token)
+    }
+
+    /// Number of ids: one more than the largest.
+    pub fn n_tokens(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The bytes that a token stands for, which need not be whole characters.
+    pub fn token_bytes(&self, token: TokenId) -> &[u8] {
+        self.pieces.get(token)
+    }
+
+    /// Whether a token is special: part of the prompt's form, not of its text.
+    pub fn is_special(&self, token: TokenId) -> bool {
+        self.is_special.get(token as usize).copied().unwrap_or(false)
+    }
+
+    /// The beginning of a text without the space that this tokenizer puts there.
+    pub(crate) fn without_first_space<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        if self.pieces.drops_first_space {
+            bytes.strip_prefix(b" ").unwrap_or(bytes)
+        } else {
+            bytes
+        }
+    }
+
+    /// What keeps clients' strings apart from the template's.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Tokens of a prompt that was rendered from guarded strings.
+    pub(crate) fn encode_guarded(&self, rendered: &str) -> Result<Vec<TokenId>> {
+        if !Guard::is_marked(rendered) {
+            return self.encode(rendered);
+        }
+        let mut tokens = Vec::new();
+        let mut takes_space = false;
+        let parts = self.guard.parts(rendered);
+        let mut parts = parts.iter().peekable();
+        while let Some(part) = parts.next() {
+            match part {
+                Part::Special(idx) => tokens.push(self.special[*idx].id),
+                Part::Plain(text) => {
+                    let before =
+                        parts.peek().is_some_and(|next| self.takes(next, |s| s.takes_before));
+                    let text = if takes_space { text.trim_start() } else { text };
+                    let text = if before { text.trim_end() } else { text };
+                    tokens.extend(self.encode_plain(text)?);
+                }
+            }
+            takes_space = self.takes(part, |special| special.takes_behind);
+        }
+        Ok(tokens)
+    }
+
+    fn takes(&self, part: &Part, side: impl Fn(&Special) -> bool) -> bool {
+        matches!(part, Part::Special(idx) if side(&self.special[*idx]))
+    }
+}
+
+fn encode(library: &tokenizers::Tokenizer, text: &str) -> Result<Vec<TokenId>> {
+    let encoding = library.encode_fast(text, false);
+    let encoding = encoding.map_err(|_| Error::internal("the prompt could not be tokenised"))?;
+    Ok(encoding.get_ids().to_vec())
+}
