@@ -1,0 +1,262 @@
+//! The same requests give the same tokens in every topology, and leave nothing behind.
+
+use engine::{Backend, EngineConfig, SchedulerConfig};
+use futures::{StreamExt, future};
+use models::{Description, LoadFormat, Model};
+use planes::{Planes, random};
+use router::{Backend as _, Router, RouterConfig};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tensor::{DType, Device};
+use types::TokenId;
+use types::media::{MediaKind, MediaRef, MediaSource};
+use types::output::GenerateEvent;
+use types::request::GenerateRequest;
+use types::sampling::SamplingParams;
+use types::stage::{Stage, Stages};
+use worker::{MediaPolicy, Worker, WorkerParts};
+
+const N_REQUESTS: u64 = 120;
+
+/// Blocks of a pool that never has to preempt, and of one that must.
+const AMPLE: usize = 512;
+const TIGHT: usize = 14;
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens")
+}
+
+/// A model in memory, and pictures to ask it about.
+struct Fixture {
+    description: Description,
+    model: Arc<dyn Model>,
+    pictures: Vec<Arc<[u8]>>,
+}
+
+fn fixture() -> Fixture {
+    let folder = goldens().join("qwen2_vl/checkpoint");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(goldens().join("media/formats"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "png"))
+        .collect();
+    files.sort();
+    let read = |path: &PathBuf| Arc::from(std::fs::read(path).unwrap());
+    Fixture {
+        description: models::describe(&folder, LoadFormat::Auto).unwrap(),
+        model: models::load(&folder, LoadFormat::Auto, &Device::all_cpus()).unwrap(),
+        pictures: files.iter().map(read).collect(),
+    }
+}
+
+/// Numbers that look random and are the same every time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) % end
+    }
+}
+
+fn request(fixture: &Fixture, seed: u64) -> GenerateRequest {
+    let mut numbers = Numbers(seed);
+    let placeholder = fixture.description.spec.placeholders[0].token;
+    // A few openings are shared, so that prefixes meet in the cache.
+    let opening = numbers.below(4);
+    let mut prompt: Vec<TokenId> = (0..40).map(|i| ((opening * 7 + i) % 250) as TokenId).collect();
+    let mut media = Vec::new();
+    for idx in 0..numbers.below(4) {
+        let picture = numbers.below(fixture.pictures.len() as u64) as usize;
+        prompt.push(placeholder);
+        prompt.extend((0..numbers.below(30)).map(|i| (i * 3 + seed) as TokenId % 250));
+        media.push(MediaRef {
+            kind: MediaKind::Image,
+            source: MediaSource::Bytes(Arc::clone(&fixture.pictures[picture])),
+            uuid: None,
+            processor_options: "{}".into(),
+            param: format!("messages[0].content[{idx}]"),
+        });
+    }
+    let sampling = SamplingParams {
+        temperature: if numbers.below(3) == 0 { 0.9 } else { 0.0 },
+        seed,
+        n: if numbers.below(4) == 0 { 3 } else { 1 },
+        max_tokens: Some(1 + numbers.below(64) as u32),
+        ignore_eos: numbers.below(2) == 0,
+        ..SamplingParams::default()
+    };
+    GenerateRequest {
+        id: random::request_id(),
+        model: "tiny".into(),
+        prompt,
+        media,
+        sampling,
+        cache_salt: String::new(),
+        first_token_deadline: Duration::from_secs(60),
+        trace: String::new(),
+    }
+}
+
+fn sizes(fixture: &Fixture, n_blocks: usize) -> EngineConfig {
+    EngineConfig {
+        scheduler: SchedulerConfig {
+            block_size: 32,
+            n_blocks,
+            max_batch_size: 16,
+            max_num_tokens: 96,
+            max_seq_len: 512,
+            max_queue_len: 1024,
+            reuse_blocks: true,
+            encoder_max_num_tokens: 128,
+            encoder_max_batch_size: 4,
+        },
+        embedding_bytes: 1 << 20,
+        eos_token_ids: fixture.description.spec.eos_token_ids.clone(),
+        kv_dtype: DType::F32,
+    }
+}
+
+async fn start(fixture: &Fixture, planes: &Planes, stages: Stages, n_blocks: usize) -> Worker {
+    let backend = Backend::Model(Arc::clone(&fixture.model));
+    let description = &fixture.description;
+    Worker::start(WorkerParts {
+        planes: planes.clone(),
+        engine: engine::start(backend, sizes(fixture, n_blocks)).unwrap(),
+        processor: Arc::clone(&description.processor),
+        placeholders: description.spec.placeholders.clone(),
+        card: description.card.clone(),
+        model: "tiny".into(),
+        stages,
+        namespace: "test".into(),
+        media: MediaPolicy {
+            allowed_local_path: None,
+            limits: media::Limits::default(),
+            n_decoders: 2,
+        },
+    })
+    .await
+    .unwrap()
+}
+
+/// `w` is a whole worker, `e`, `p`, `d` the roles, `q` prefill with a tower; a capital has few blocks.
+async fn start_all(fixture: &Fixture, planes: &Planes, roles: &str) -> Vec<Worker> {
+    let mut workers = Vec::new();
+    for role in roles.chars() {
+        let stages = match role.to_ascii_lowercase() {
+            'w' => Stages::ALL,
+            'e' => Stages::of(&[Stage::Encode]),
+            'p' => Stages::of(&[Stage::Prefill]),
+            'q' => Stages::of(&[Stage::Encode, Stage::Prefill]),
+            'd' => Stages::of(&[Stage::Decode]),
+            other => panic!("no role {other}"),
+        };
+        let n_blocks = if role.is_uppercase() { TIGHT } else { AMPLE };
+        workers.push(start(fixture, planes, stages, n_blocks).await);
+    }
+    workers
+}
+
+/// The tokens of each choice.
+async fn answer(router: &Router, request: GenerateRequest) -> Vec<Vec<TokenId>> {
+    let mut choices = vec![Vec::new(); request.sampling.n as usize];
+    let mut n_ended = 0;
+    let mut events = router.generate(request);
+    while let Some(event) = events.next().await {
+        match event.unwrap() {
+            GenerateEvent::Admitted { .. } => {}
+            GenerateEvent::Tokens { choice, tokens } => {
+                choices[choice as usize].extend(tokens.iter().map(|token| token.token));
+            }
+            GenerateEvent::Finished { .. } => n_ended += 1,
+        }
+    }
+    assert_eq!(n_ended, choices.len(), "every choice ends once");
+    choices
+}
+
+async fn answers(fixture: &Fixture, roles: &str) -> Vec<Vec<Vec<TokenId>>> {
+    let planes = planes_mem::planes();
+    let workers = start_all(fixture, &planes, roles).await;
+    let router = Router::start(planes, RouterConfig::default()).await.unwrap();
+    wait_for_members(&router).await;
+    let all = (0..N_REQUESTS).map(|seed| answer(&router, request(fixture, seed)));
+    let answers = future::join_all(all).await;
+    for (worker, role) in workers.iter().zip(roles.chars()) {
+        check_nothing_is_left(worker, roles).await;
+        // Prefill takes a prompt's blocks at once, so it mostly waits; those that generate run out.
+        let n_preempted = worker.view().engine().stats().scheduler.n_preempted;
+        assert!(n_preempted > 0 || !"WD".contains(role), "{roles}: {role} never ran out of blocks");
+    }
+    answers
+}
+
+async fn wait_for_members(router: &Router) {
+    eventually("the model is ready", || {
+        router.models().first().is_some_and(|model| model.missing.is_none())
+    })
+    .await;
+}
+
+async fn eventually(what: &str, is_true: impl Fn() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while !is_true() {
+        assert!(Instant::now() < give_up, "it never happened that {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn check_nothing_is_left(worker: &Worker, roles: &str) {
+    let view = worker.view();
+    eventually(&format!("everything is back ({roles})"), || {
+        let stats = view.engine().stats();
+        let blocks = stats.scheduler.blocks;
+        blocks.owned + blocks.leased + blocks.quarantined == 0
+            && stats.scheduler.n_running + stats.scheduler.n_waiting == 0
+            && stats.embedding_bytes_used == 0
+            && view.n_leases() == 0
+            && view.n_rows_kept() == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_topology_gives_the_same_tokens() {
+    let fixture = fixture();
+    let one = answers(&fixture, "w").await;
+    assert!(one.iter().flatten().any(|tokens| tokens.len() > 4));
+    for roles in ["ww", "qd", "epd", "eeppdd", "eqpd", "W", "qD", "ePd"] {
+        let others = answers(&fixture, roles).await;
+        for (seed, (expected, found)) in one.iter().zip(&others).enumerate() {
+            assert_eq!(found, expected, "request {seed} in {roles}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_takes_its_work_along() {
+    let fixture = fixture();
+    for roles in ["w", "qd", "epd"] {
+        let planes = planes_mem::planes();
+        let workers = start_all(&fixture, &planes, roles).await;
+        let router = Router::start(planes, RouterConfig::default()).await.unwrap();
+        wait_for_members(&router).await;
+        for seed in 0..60 {
+            let mut request = request(&fixture, seed);
+            request.sampling.max_tokens = Some(200);
+            request.sampling.ignore_eos = true;
+            let mut events = router.generate(request);
+            // Leave at another moment each time: at once, or after some events, or in between.
+            for _ in 0..seed % 5 {
+                let _ = events.next().await;
+            }
+            let wait = events.next();
+            let _ = tokio::time::timeout(Duration::from_micros(seed * 150), wait).await;
+            drop(events);
+        }
+        for worker in &workers {
+            check_nothing_is_left(worker, roles).await;
+        }
+    }
+}
