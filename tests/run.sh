@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs all of them: the demo model's accuracy over HTTP, then every
-# test of the workspace.
+# Installs what the tests need and runs all of them: how soon the demo model's server is ready and how
+# often it is right, then every test of the workspace.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/lib.sh
@@ -17,6 +17,7 @@ main() {
   cargo build --release -p triptych
   install_typefaces
   evaluate
+  evaluate --roles e,p,d
   run_tests
 }
 
@@ -26,12 +27,21 @@ install_typefaces() {
   [ ${#packages[@]} = 0 ] || install_packages "typefaces of the numbers the demo model must read" "${packages[@]}"
 }
 
+# serve_demo COMMAND...: the beginning of a command line, then the demo model's server behind it.
+serve_demo() {
+  "$@" "$(built release triptych)" serve --model-path models/shapes --http-port "$port" \
+    "${roles[@]}"
+}
+
+# evaluate ROLES...: the demo model's answers, from stages together or in separate roles.
 evaluate() {
-  local port url
+  roles=("$@")
   port=$(free_port)
   url=http://127.0.0.1:$port
-  say "asking the demo model about fresh pictures"
-  start_server "$(built release triptych)" serve --model-path models/shapes --http-port "$port"
+  say "timing the start of the demo model's server ${roles[*]}"
+  serve_demo "$(built debug triptych-bench)" ready --url "$url" --
+  say "asking it about fresh pictures"
+  serve_demo start_server
   wait_for_health "$url"
   "$(built debug triptych-bench)" eval --url "$url" --n "$N_QUESTIONS"
   stop_server

@@ -61,7 +61,7 @@ impl Outcome {
 /// Asks all questions, prints the table, and fails when a kind has too few right.
 pub fn run(args: &Args) -> Result<(), String> {
     let table = evaluate(args)?;
-    println!("{table}");
+    print!("{table}");
     let failed = table.short_of(Requirement { percent: args.require, number: args.require_number });
     if failed.is_empty() { Ok(()) } else { Err(format!("too few right: {}", failed.join(", "))) }
 }
