@@ -201,7 +201,6 @@ impl Core {
                 EventKind::ImportReady { missing } => live.tell(SeqEvent::ImportReady { missing }),
                 EventKind::Preempted { choice } => live.tell(SeqEvent::Preempted { choice }),
                 EventKind::Failed(error) => live.tell(SeqEvent::Failed(error)),
-                EventKind::RowsUsed => live.rows.fill(None),
                 EventKind::Ended => drop(self.live.remove(&id)),
             }
         }

@@ -81,12 +81,12 @@ pub enum SeqEvent {
     /// The first event of a submitted request: cached blocks are held, and the rows of `needed_items`
     /// (those not wholly inside the cached beginning) must be supplied.
     ///
-    /// Comes again when held blocks had to be given up and rows are needed that were not asked for,
-    /// or were used and given back before: supply those too.
+    /// Rarely comes again, with further items, when blocks that covered them had to be given up:
+    /// supply those too. No item is asked for twice; supplied rows are kept until the last event.
     Pinned {
         /// Tokens at the beginning of the prompt that need not be computed.
         cached_tokens: u32,
-        /// Indices of the media whose rows are needed and not at hand.
+        /// Indices of the media whose rows are needed and were not asked for before.
         needed_items: Vec<usize>,
     },
     /// More tokens of one choice, the one that ends it included.

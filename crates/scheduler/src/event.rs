@@ -16,12 +16,12 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind {
     /// Blocks of the prompt's beginning were found and are held; rows of `needed_items` must be
-    /// supplied. The first event of a submitted request, and again whenever rows are needed that were
-    /// not asked for, or were given back, because blocks had to be given up in between.
+    /// supplied, and kept until the request ends. The first event of a submitted request; comes again
+    /// with further items when blocks that covered them had to be given up. No item comes twice.
     Pinned {
         /// Tokens at the beginning of the prompt that need not be computed.
         cached_tokens: u32,
-        /// Items whose rows must be supplied and are not at hand.
+        /// Items whose rows must be supplied.
         needed_items: Vec<usize>,
     },
     /// More tokens of one choice.
@@ -57,8 +57,6 @@ pub enum EventKind {
     },
     /// The request failed and is forgotten.
     Failed(Error),
-    /// All supplied rows have been used; they may be given back.
-    RowsUsed,
     /// The last event: the request is forgotten.
     Ended,
 }

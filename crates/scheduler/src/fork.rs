@@ -28,7 +28,6 @@ impl Scheduler {
             seq.n_computed += step.tokens.len();
         }
         self.share_full_blocks(rank);
-        self.release_rows(step);
         let Some(request) = self.requests.get_mut(&step.request) else { return };
         if request.forked {
             if let Some(sample) = samples.into_iter().next() {
@@ -59,19 +58,6 @@ impl Scheduler {
             }
         }
         seq.n_shared = n_full;
-    }
-
-    /// Gives rows back once no sequence of the request has a medium ahead of it.
-    fn release_rows(&mut self, step: &SeqStep) {
-        let Some(request) = self.requests.get_mut(&step.request) else { return };
-        let media_end = request.media_end();
-        let crossed = step.start_pos < media_end && step.start_pos + step.tokens.len() >= media_end;
-        let all_past = |rank: &Rank| self.seqs[rank].n_computed >= media_end;
-        if crossed && request.live.iter().all(all_past) {
-            request.supplied.fill(false);
-            request.asked.fill(false);
-            self.emit(step.request, EventKind::RowsUsed);
-        }
     }
 
     /// The prompt is computed: every choice gets its first token, and those that go on get a

@@ -138,15 +138,12 @@ impl Request {
         missing.map_or(usize::MAX, |(placed, _)| placed.start.max(n_computed))
     }
 
-    /// Items that end after `n_computed` and whose rows are not at hand.
-    pub(crate) fn missing_items(&self, n_computed: usize) -> Vec<usize> {
-        let ahead = |idx: &usize| self.items[*idx].end() > n_computed && !self.supplied[*idx];
-        (0..self.items.len()).filter(ahead).collect()
-    }
-
-    /// One past the last row of the last item.
-    pub(crate) fn media_end(&self) -> usize {
-        self.items.last().map_or(0, PlacedItem::end)
+    /// Items that end after `n_computed` and whose rows were never asked for; now they are.
+    pub(crate) fn ask_items(&mut self, n_computed: usize) -> Vec<usize> {
+        let is_new = |idx: &usize| self.items[*idx].end() > n_computed && !self.asked[*idx];
+        let new: Vec<usize> = (0..self.items.len()).filter(is_new).collect();
+        new.iter().for_each(|idx| self.asked[*idx] = true);
+        new
     }
 
     /// Why a choice whose tokens are `tokens` ends now, if it does.

@@ -207,20 +207,16 @@ impl Scheduler {
         true
     }
 
-    /// Emits `Pinned` when rows are missing that were not asked for, or `always`.
+    /// Emits `Pinned` for items ahead that were not asked for yet, or `always`.
     pub(crate) fn ask_rows(&mut self, rank: Rank, always: bool) {
         let Some(seq) = self.seqs.get(&rank) else { return };
         let (id, n_computed) = (seq.request, seq.n_computed);
         let Some(request) = self.requests.get_mut(&id) else { return };
-        let needed_items = request.missing_items(n_computed);
-        if !always && needed_items.iter().all(|idx| request.asked[*idx]) {
-            return;
+        let needed_items = request.ask_items(n_computed);
+        if always || !needed_items.is_empty() {
+            let cached_tokens = n_computed as u32;
+            self.emit(id, EventKind::Pinned { cached_tokens, needed_items });
         }
-        for &idx in &needed_items {
-            request.asked[idx] = true;
-        }
-        let cached_tokens = n_computed as u32;
-        self.emit(id, EventKind::Pinned { cached_tokens, needed_items });
     }
 
     /// Removes a sequence from everywhere but its request.

@@ -11,7 +11,7 @@ pub(crate) struct Tally {
     pub(crate) n_cached_tokens: u64,
     pub(crate) n_preempted: u64,
     pub(crate) n_handed_back: u64,
-    pub(crate) n_rows_asked_again: u64,
+    pub(crate) n_rows_asked_late: u64,
     pub(crate) n_exported: u64,
     pub(crate) n_imported: u64,
     pub(crate) n_aborted: u64,
@@ -19,10 +19,11 @@ pub(crate) struct Tally {
     pub(crate) n_aborted_in_transfer: u64,
     pub(crate) n_failed_steps: u64,
     pub(crate) n_refused: u64,
+    pub(crate) n_memory_full: u64,
 }
 
 impl Tally {
-    fn counts(&mut self) -> [&mut u64; 16] {
+    fn counts(&mut self) -> [&mut u64; 17] {
         [
             &mut self.n_steps,
             &mut self.n_rows,
@@ -32,7 +33,7 @@ impl Tally {
             &mut self.n_cached_tokens,
             &mut self.n_preempted,
             &mut self.n_handed_back,
-            &mut self.n_rows_asked_again,
+            &mut self.n_rows_asked_late,
             &mut self.n_exported,
             &mut self.n_imported,
             &mut self.n_aborted,
@@ -40,6 +41,7 @@ impl Tally {
             &mut self.n_aborted_in_transfer,
             &mut self.n_failed_steps,
             &mut self.n_refused,
+            &mut self.n_memory_full,
         ]
     }
 

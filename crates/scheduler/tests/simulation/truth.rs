@@ -30,8 +30,12 @@ pub(crate) struct Truth {
     chain: Vec<u64>,
     /// Per item: rows are at hand.
     pub(crate) has_rows: Vec<bool>,
-    /// Rows were asked for at least once.
-    pub(crate) was_asked: bool,
+    /// It has embedding memory for all its items.
+    pub(crate) holds_memory: bool,
+    /// Per item: its rows were asked for.
+    pub(crate) was_asked: Vec<bool>,
+    /// The first event came.
+    pub(crate) is_known: bool,
     pub(crate) is_exported: bool,
     pub(crate) is_aborted: bool,
     pub(crate) is_over: bool,
@@ -54,8 +58,10 @@ impl Truth {
             choices: (0..request.n_choices).map(|_| Choice::default()).collect(),
             chain,
             has_rows: vec![false; prompt.items.len()],
+            was_asked: vec![false; prompt.items.len()],
             prompt,
-            was_asked: false,
+            is_known: false,
+            holds_memory: false,
             is_exported: false,
             is_aborted: false,
             is_over: false,
@@ -64,6 +70,10 @@ impl Truth {
 
     pub(crate) fn prompt_len(&self) -> usize {
         self.prompt.tokens.len()
+    }
+
+    pub(crate) fn n_media_rows(&self) -> usize {
+        self.prompt.items.iter().map(|placed| placed.item.n_tokens as usize).sum()
     }
 
     pub(crate) fn choice(&mut self, choice: u32) -> &mut Choice {

@@ -36,7 +36,8 @@ pub(crate) struct World {
     in_flight: Option<Batch>,
     /// Rows asked for, in order: request and items.
     asked: VecDeque<(usize, Vec<usize>)>,
-    /// Rows that fit into the embedding memory at once; `None` is without limit.
+    /// Rows that fit into the embedding memory at once; `None` is without limit. A request gets memory
+    /// for all its items or waits, so that none holds some while it waits for more.
     n_rows_max: Option<usize>,
     n_rows_held: usize,
     /// Transfers on the way: request and blocks.
@@ -69,7 +70,7 @@ impl World {
         let roles = [(0, 0), (0, 0), (0, 100), (100, 0), (100, 0), (30, 40)];
         let (import_share, first_token_share) = roles[random.below(roles.len())];
         let stories = (0..random.between(1, 4)).map(|_| story(&mut random)).collect();
-        let n_rows_max = random.one_in(3).then(|| random.between(12, 30));
+        let n_rows_max = random.one_in(3).then(|| random.between(18, 30));
         Self {
             scheduler: Scheduler::new(cfg.clone()).expect("possible limits"),
             device: Device::new(cfg.n_blocks, block_size),
@@ -250,27 +251,27 @@ impl World {
 
     /// Supplies one item asked for; false when none can be.
     fn supply(&mut self) -> bool {
-        if self.asked.is_empty() {
-            return false;
+        // Without a limit rows come in any order, otherwise in the order in which memory was given.
+        let has_memory = |ask: &(usize, Vec<usize>)| self.truths[ask.0].holds_memory;
+        let at = match self.n_rows_max {
+            Some(_) => self.asked.iter().position(has_memory).unwrap_or(0),
+            None => self.random.below(self.asked.len()),
+        };
+        let Some((idx, items)) = self.asked.get_mut(at) else { return false };
+        let truth = &mut self.truths[*idx];
+        if !truth.holds_memory {
+            let n_rows = truth.n_media_rows();
+            if self.n_rows_max.is_some_and(|max| self.n_rows_held + n_rows > max) {
+                self.tally.n_memory_full += 1;
+                return false;
+            }
+            truth.holds_memory = true;
+            self.n_rows_held += n_rows;
         }
-        let limited = self.n_rows_max;
-        let at = if limited.is_some() { 0 } else { self.random.below(self.asked.len()) };
-        let idx = self.asked[at].0;
-        let rows = |truth: &Truth, item: &usize| truth.prompt.items[*item].item.n_tokens as usize;
-        let n_rows: usize = self.asked[at].1.iter().map(|item| rows(&self.truths[idx], item)).sum();
-        if limited.is_some_and(|max| self.n_rows_held + n_rows > max) {
-            return false;
-        }
-        // With limited memory all rows of an ask are placed together, otherwise in any order.
-        let n_items = self.asked[at].1.len();
-        for _ in 0..if limited.is_some() { n_items } else { 1 } {
-            let pick = self.random.below(self.asked[at].1.len());
-            let item = self.asked[at].1.swap_remove(pick);
-            self.n_rows_held += rows(&self.truths[idx], &item);
-            self.truths[idx].has_rows[item] = true;
-            self.scheduler.supply(self.truths[idx].id, item);
-        }
-        if self.asked[at].1.is_empty() {
+        let item = items.swap_remove(self.random.below(items.len()));
+        truth.has_rows[item] = true;
+        self.scheduler.supply(truth.id, item);
+        if items.is_empty() {
             self.asked.remove(at);
         }
         true
@@ -352,7 +353,6 @@ impl World {
             EventKind::ImportReady { missing } => self.arriving.push((idx, missing)),
             EventKind::Preempted { choice } => self.resume(idx, choice),
             EventKind::Failed(_) => self.truths[idx].is_aborted = true,
-            EventKind::RowsUsed => self.give_rows_back(idx),
             EventKind::Ended => {
                 let truth = &self.truths[idx];
                 let is_over = truth.choices.iter().all(|choice| choice.is_over);
@@ -367,16 +367,14 @@ impl World {
         let known =
             truth.prompt_len() + truth.choices.iter().map(|c| c.answer.len()).max().unwrap();
         assert!(n_cached < known, "the last token's logits must be computed");
-        let waiting: Vec<usize> =
-            self.asked.iter().filter(|ask| ask.0 == idx).flat_map(|ask| ask.1.clone()).collect();
         for &item in &items {
-            assert!(!truth.has_rows[item] && truth.prompt.items[item].end() > n_cached);
+            assert!(truth.prompt.items[item].end() > n_cached, "item {item} is cached");
+            assert!(!std::mem::replace(&mut truth.was_asked[item], true), "asked twice");
         }
-        let new: Vec<usize> = items.into_iter().filter(|item| !waiting.contains(item)).collect();
-        if !new.is_empty() {
-            self.tally.n_rows_asked_again += u64::from(truth.was_asked);
-            truth.was_asked = true;
-            self.asked.push_back((idx, new));
+        let is_late = std::mem::replace(&mut truth.is_known, true);
+        if !items.is_empty() {
+            self.tally.n_rows_asked_late += u64::from(is_late);
+            self.asked.push_back((idx, items));
         }
     }
 
@@ -415,18 +413,12 @@ impl World {
         self.import(NewRequest { n_choices: 1, ..request });
     }
 
-    fn give_rows_back(&mut self, idx: usize) {
-        let truth = &mut self.truths[idx];
-        for (placed, has_rows) in truth.prompt.items.iter().zip(&mut truth.has_rows) {
-            if std::mem::take(has_rows) {
-                self.n_rows_held -= placed.item.n_tokens as usize;
-            }
-        }
-    }
-
     fn end(&mut self, idx: usize) {
-        self.give_rows_back(idx);
-        self.truths[idx].is_over = true;
+        let truth = &mut self.truths[idx];
+        truth.is_over = true;
+        if std::mem::take(&mut truth.holds_memory) {
+            self.n_rows_held -= truth.n_media_rows();
+        }
         self.open.retain(|open| *open != idx);
         self.asked.retain(|ask| ask.0 != idx);
     }
