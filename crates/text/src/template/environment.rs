@@ -1,6 +1,6 @@
 //! Jinja as Hugging Face sets it up: its switches, its functions, Python's methods.
 
-use super::{python_json, strftime};
+use super::{python_json, python_methods, strftime};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind};
 use std::fmt;
@@ -31,7 +31,7 @@ pub(super) fn new() -> Environment<'static> {
     environment.set_syntax(syntax.expect("the usual delimiters are valid"));
     environment.set_fuel(Some(MAX_FUEL));
     environment.set_recursion_limit(MAX_RECURSION);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(python_methods::call);
     environment.add_filter("tojson", python_json::tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);

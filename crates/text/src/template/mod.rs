@@ -2,6 +2,7 @@
 
 mod environment;
 mod python_json;
+mod python_methods;
 mod source;
 mod strftime;
 

@@ -60,47 +60,51 @@ impl Style {
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.write_number(out, value),
             ValueKind::String => self.write_string(out, value.as_str().unwrap_or_default()),
-            ValueKind::Map => {
-                let mut names: Vec<Value> = value.try_iter()?.collect();
-                if self.sorts_names {
-                    names.sort_by_key(Value::to_string);
-                }
-                self.write_items(out, ['{', '}'], depth, names, |out, name| {
-                    self.write_string(out, &name.to_string());
-                    out.push_str(&self.after_name);
-                    self.write(out, &value.get_item(name)?, depth + 1)
-                })?;
-            }
-            _ => {
-                let items: Vec<Value> = value.try_iter()?.collect();
-                let write = |out: &mut String, item: &Value| self.write(out, item, depth + 1);
-                self.write_items(out, ['[', ']'], depth, items, write)?;
-            }
+            ValueKind::Map => self.write_map(out, value, depth)?,
+            _ => self.write_list(out, &value.try_iter()?.collect::<Vec<_>>(), depth)?,
         }
         Ok(())
     }
 
-    fn write_items(
-        &self,
-        out: &mut String,
-        [open, close]: [char; 2],
-        depth: usize,
-        items: Vec<Value>,
-        write: impl Fn(&mut String, &Value) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        out.push(open);
+    fn write_list(&self, out: &mut String, items: &[Value], depth: usize) -> Result<(), Error> {
+        out.push('[');
         for (idx, item) in items.iter().enumerate() {
-            if idx > 0 {
-                out.push_str(&self.between_items);
-            }
-            self.start_line(out, depth + 1);
-            write(out, item)?;
+            self.start_item(out, idx, depth);
+            self.write(out, item, depth + 1)?;
         }
-        if !items.is_empty() {
+        self.end_items(out, items.len(), depth);
+        out.push(']');
+        Ok(())
+    }
+
+    fn write_map(&self, out: &mut String, map: &Value, depth: usize) -> Result<(), Error> {
+        let mut names: Vec<Value> = map.try_iter()?.collect();
+        if self.sorts_names {
+            names.sort_by_key(Value::to_string);
+        }
+        out.push('{');
+        for (idx, name) in names.iter().enumerate() {
+            self.start_item(out, idx, depth);
+            self.write_string(out, &name.to_string());
+            out.push_str(&self.after_name);
+            self.write(out, &map.get_item(name)?, depth + 1)?;
+        }
+        self.end_items(out, names.len(), depth);
+        out.push('}');
+        Ok(())
+    }
+
+    fn start_item(&self, out: &mut String, idx: usize, depth: usize) {
+        if idx > 0 {
+            out.push_str(&self.between_items);
+        }
+        self.start_line(out, depth + 1);
+    }
+
+    fn end_items(&self, out: &mut String, n_items: usize, depth: usize) {
+        if n_items > 0 {
             self.start_line(out, depth);
         }
-        out.push(close);
-        Ok(())
     }
 
     fn start_line(&self, out: &mut String, depth: usize) {

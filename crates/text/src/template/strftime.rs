@@ -133,3 +133,23 @@ fn days_of_month(year: u64, month: usize) -> u64 {
         _ => 31,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::format;
+
+    #[test]
+    fn dates_are_written_as_in_python() {
+        let check = |unix_s: u64, directives: &str, expected: &str| {
+            assert_eq!(format(directives, unix_s), expected);
+        };
+        check(0, "%d %b %Y", "01 Jan 1970");
+        check(951_782_400, "%d %b %Y", "29 Feb 2000");
+        check(4_102_444_799, "%F %T %Z", "2099-12-31 23:59:59 UTC");
+        check(1_709_164_799, "%Y-%m-%d %H:%M:%S", "2024-02-28 23:59:59");
+        check(0, "%A, %B %-d, %Y", "Thursday, January 1, 1970");
+        check(1_732_153_445, "%a %e %j %I %p %y %% %q x%", "Thu 21 326 01 AM 24 % %q x%");
+        check(1_709_164_799, "%a %e %j %I %p %y", "Wed 28 059 11 PM 24");
+        check(0, "%a %e %-H %I %-S%-", "Thu  1 0 12 0%-");
+    }
+}
