@@ -61,6 +61,24 @@ impl Hints {
 /// Interpolates and converts all rows.
 pub(super) fn to_rgb(frame: &Frame, space: Space) -> Vec<u8> {
     let mut rgb = vec![0; frame.size.n_bytes()];
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2, it was just asked.
+        unsafe { convert_avx2(frame, space, &mut rgb) };
+        return rgb;
+    }
+    convert(frame, space, &mut rgb);
+    rgb
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn convert_avx2(frame: &Frame, space: Space, rgb: &mut [u8]) {
+    convert(frame, space, rgb);
+}
+
+#[inline(always)]
+fn convert(frame: &Frame, space: Space, rgb: &mut [u8]) {
     let components = frame.components.iter();
     let mut parts: Vec<_> = components.map(|part| Upsampler::new(frame, part)).collect();
     let mut rows: Vec<_> = parts.iter().map(|part| vec![0; part.width()]).collect();
@@ -71,9 +89,9 @@ pub(super) fn to_rgb(frame: &Frame, space: Space) -> Vec<u8> {
         }
         convert_row(space, &rows, out);
     }
-    rgb
 }
 
+#[inline(always)]
 fn convert_row(space: Space, rows: &[Vec<u8>], out: &mut [u8]) {
     let pixels = out.as_chunks_mut::<CHANNELS>().0;
     match (space, rows) {
@@ -93,10 +111,12 @@ fn convert_row(space: Space, rows: &[Vec<u8>], out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 fn fill(pixels: &mut [[u8; CHANNELS]], colour: impl Fn(usize) -> [u8; CHANNELS]) {
     pixels.iter_mut().enumerate().for_each(|(x, pixel)| *pixel = colour(x));
 }
 
+#[inline(always)]
 fn ycbcr_row(y: &[u8], cb: &[u8], cr: &[u8], pixels: &mut [[u8; CHANNELS]]) {
     let samples = y.iter().zip(cb).zip(cr);
     for (pixel, ((&y, &cb), &cr)) in pixels.iter_mut().zip(samples) {

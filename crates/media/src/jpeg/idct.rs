@@ -66,50 +66,37 @@ fn inverse_any(block: &Block, steps: &[u16; N_COEFFICIENTS], out: &mut [u8], str
 /// The one-dimensional transform along the first index; results have 13 more fractional bits.
 #[inline(always)]
 fn transform(input: &[Lanes; BLOCK]) -> [Lanes; BLOCK] {
-    let even = even_half([&input[0], &input[2], &input[4], &input[6]]);
-    let odd = odd_half([&input[1], &input[3], &input[5], &input[7]]);
     let mut out = [[Wrapping(0); BLOCK]; BLOCK];
-    for k in 0..BLOCK / 2 {
-        out[k] = zip(&even[k], &odd[k], |a, b| a + b);
-        out[BLOCK - 1 - k] = zip(&even[k], &odd[k], |a, b| a - b);
-    }
-    out
-}
-
-/// The symmetric part: from coefficients 0, 2, 4, 6.
-#[inline(always)]
-fn even_half(input: [&Lanes; 4]) -> [Lanes; 4] {
-    let mut out = [[Wrapping(0); BLOCK]; 4];
     for lane in 0..BLOCK {
-        let [c0, c2, c4, c6] = input.map(|lanes| lanes[lane]);
+        let [c0, c1, c2, c3] = [input[0][lane], input[1][lane], input[2][lane], input[3][lane]];
+        let [c4, c5, c6, c7] = [input[4][lane], input[5][lane], input[6][lane], input[7][lane]];
+        // The symmetric part, of coefficients 0, 2, 4, 6.
         let both = (c2 + c6) * constant(0.541196100);
         let p2 = both - c6 * constant(1.847759065);
         let p3 = both + c2 * constant(0.765366865);
         let p0 = (c0 + c4) << CONSTANT_BITS;
         let p1 = (c0 - c4) << CONSTANT_BITS;
-        out[0][lane] = p0 + p3;
-        out[1][lane] = p1 + p2;
-        out[2][lane] = p1 - p2;
-        out[3][lane] = p0 - p3;
-    }
-    out
-}
-
-/// The antisymmetric part: from coefficients 1, 3, 5, 7.
-#[inline(always)]
-fn odd_half(input: [&Lanes; 4]) -> [Lanes; 4] {
-    let mut out = [[Wrapping(0); BLOCK]; 4];
-    for lane in 0..BLOCK {
-        let [c1, c3, c5, c7] = input.map(|lanes| lanes[lane]);
+        let even = [p0 + p3, p1 + p2, p1 - p2, p0 - p3];
+        // The antisymmetric part, of coefficients 1, 3, 5, 7.
         let all = (c1 + c3 + c5 + c7) * constant(1.175875602);
         let outer = (c1 + c7) * constant(0.899976223);
         let inner = (c3 + c5) * constant(2.562915447);
         let late = all - (c3 + c7) * constant(1.961570560);
         let early = all - (c1 + c5) * constant(0.390180644);
-        out[0][lane] = c1 * constant(1.501321110) - outer + early;
-        out[1][lane] = c3 * constant(3.072711026) - inner + late;
-        out[2][lane] = c5 * constant(2.053119869) - inner + early;
-        out[3][lane] = c7 * constant(0.298631336) - outer + late;
+        let odd = [
+            c1 * constant(1.501321110) - outer + early,
+            c3 * constant(3.072711026) - inner + late,
+            c5 * constant(2.053119869) - inner + early,
+            c7 * constant(0.298631336) - outer + late,
+        ];
+        out[0][lane] = even[0] + odd[0];
+        out[1][lane] = even[1] + odd[1];
+        out[2][lane] = even[2] + odd[2];
+        out[3][lane] = even[3] + odd[3];
+        out[4][lane] = even[3] - odd[3];
+        out[5][lane] = even[2] - odd[2];
+        out[6][lane] = even[1] - odd[1];
+        out[7][lane] = even[0] - odd[0];
     }
     out
 }
@@ -117,11 +104,6 @@ fn odd_half(input: [&Lanes; 4]) -> [Lanes; 4] {
 /// A constant in fixed point.
 const fn constant(value: f64) -> Wrapping<i32> {
     Wrapping((value * (1 << CONSTANT_BITS) as f64 + 0.5) as i32)
-}
-
-#[inline(always)]
-fn zip(a: &Lanes, b: &Lanes, f: impl Fn(Wrapping<i32>, Wrapping<i32>) -> Wrapping<i32>) -> Lanes {
-    std::array::from_fn(|lane| f(a[lane], b[lane]))
 }
 
 #[inline(always)]

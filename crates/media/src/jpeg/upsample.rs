@@ -31,6 +31,7 @@ impl<'a> Upsampler<'a> {
     }
 
     /// Writes the full row `row` to `out`.
+    #[inline(always)]
     pub(super) fn row(&mut self, row: usize, out: &mut [u8]) {
         let near = self.component.row(row / self.ratio_v);
         let is_wide = self.component.width >= MIN_WIDTH;
@@ -69,16 +70,16 @@ impl<'a> Upsampler<'a> {
 }
 
 /// Doubles a row's width.
+#[inline(always)]
 fn halves_sideways(near: &[u8], out: &mut [u8]) {
-    let last = near.len() - 1;
-    let at = |idx: usize| u16::from(near[idx]);
-    for (idx, pair) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        pair[0] = ((3 * at(idx) + at(idx.saturating_sub(1)) + 1) / 4) as u8;
-        pair[1] = ((3 * at(idx) + at((idx + 1).min(last)) + 2) / 4) as u8;
-    }
+    double(near, out, |near, left, right| {
+        let (near, left, right) = (3 * u16::from(near), u16::from(left), u16::from(right));
+        [((near + left + 1) / 4) as u8, ((near + right + 2) / 4) as u8]
+    });
 }
 
 /// One of the two rows that a row makes.
+#[inline(always)]
 fn halves_down(near: &[u8], far: &[u8], is_upper: bool, out: &mut [u8]) {
     let bias = if is_upper { 1 } else { 2 };
     for (out, (&near, &far)) in out.iter_mut().zip(near.iter().zip(far)) {
@@ -87,11 +88,24 @@ fn halves_down(near: &[u8], far: &[u8], is_upper: bool, out: &mut [u8]) {
 }
 
 /// Doubles the width of a row of sums of weight 4.
+#[inline(always)]
 fn quarters(mixed: &[u16], out: &mut [u8]) {
-    let last = mixed.len() - 1;
-    for (idx, pair) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        let near = 3 * mixed[idx];
-        pair[0] = ((near + mixed[idx.saturating_sub(1)] + 8) / 16) as u8;
-        pair[1] = ((near + mixed[(idx + 1).min(last)] + 7) / 16) as u8;
+    double(mixed, out, |near, left, right| {
+        [((3 * near + left + 8) / 16) as u8, ((3 * near + right + 7) / 16) as u8]
+    });
+}
+
+/// Makes two samples of each and its neighbours left and right; at the ends it is its own.
+#[inline(always)]
+fn double<T: Copy>(row: &[T], out: &mut [u8], pair: impl Fn(T, T, T) -> [u8; 2]) {
+    let pairs = out.as_chunks_mut::<2>().0;
+    let [first, middle @ .., last] = pairs else { return };
+    let n = row.len();
+    *first = pair(row[0], row[0], row[1]);
+    *last = pair(row[n - 1], row[n - 2], row[n - 1]);
+    for (out, ((&left, &near), &right)) in
+        middle.iter_mut().zip(row.iter().zip(&row[1..]).zip(&row[2..]))
+    {
+        *out = pair(near, left, right);
     }
 }
