@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 use tensor::ops::linear::{Arrangement, Matrix};
-use tensor::ops::{Activation, Weight, linear};
+use tensor::ops::{Activation, Weight, attention_packed, layer_norm, linear};
 use tensor::{DType, Device, Tensor};
 
 /// Rows, outputs, inputs.
@@ -35,6 +35,12 @@ fn main() {
             time_product(&device, (n_rows, n, k), dtype);
         }
     }
+    for (n_rows, n_heads, dim) in [(64, 2, 64), (256, 2, 64), (1024, 2, 64), (1024, 16, 80)] {
+        time_attention(&device, n_rows, n_heads, dim);
+    }
+    for (n_rows, n) in [(1, 256), (64, 128), (1024, 128), (1024, 1280)] {
+        time_norm(&device, n_rows, n);
+    }
 }
 
 fn time_product(device: &Device, (n_rows, n, k): (usize, usize, usize), dtype: DType) {
@@ -52,6 +58,30 @@ fn time_product(device: &Device, (n_rows, n, k): (usize, usize, usize), dtype: D
     println!(
         "linear {n_rows:5} x {n:6} x {k:5} {name:>4}: {time_us:9.1} us {gflops:6.1} GFLOP/s {gbytes:6.1} GB/s"
     );
+}
+
+fn time_attention(device: &Device, n_rows: usize, n_heads: usize, dim: usize) {
+    let width = n_heads * dim;
+    let x: Vec<f32> = (0..n_rows * 3 * width).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
+    let qkv = Tensor::from_slice(&[n_rows, 3 * width], &x);
+    let time_s = best_of(|| {
+        attention_packed(device, &qkv, n_heads, &[n_rows]).expect("shapes that fit");
+    });
+    let gflops = 4e-9 * (n_rows * n_rows * width) as f64 / time_s;
+    let time_us = time_s * 1e6;
+    println!(
+        "attention {n_rows} rows, {n_heads} heads of {dim}: {time_us:9.1} us {gflops:6.1} GFLOP/s"
+    );
+}
+
+fn time_norm(device: &Device, n_rows: usize, n: usize) {
+    let x = Tensor::from_slice(&[n_rows, n], &vec![0.5_f32; n_rows * n]);
+    let weight = Tensor::from_slice(&[n], &vec![1.0_f32; n]);
+    let time_s = best_of(|| {
+        layer_norm(device, &x, &weight, &weight, 1e-6).expect("shapes that fit");
+    });
+    let gbytes = 8e-9 * (n_rows * n) as f64 / time_s;
+    println!("layer norm {n_rows} x {n}: {:9.1} us {gbytes:6.1} GB/s", time_s * 1e6);
 }
 
 /// The shortest of many runs, in seconds.

@@ -162,8 +162,10 @@ impl Keys<'_> {
     }
 }
 
-/// Pairs of (row, query head) of one task: enough to pay for packing the keys.
-const TASK_PAIRS: usize = 64;
+/// Tasks for each thread, so that all end at about the same time.
+const TASKS_PER_THREAD: usize = 4;
+/// Fewest pairs of (row, query head) of one task: enough to pay for packing the keys.
+const TASK_PAIRS_MIN: usize = 64;
 /// Work below this runs on the caller: waking a helper costs some 10 µs.
 const LONE_TASK_FLOP: usize = 1_500_000;
 /// Pairs of one tile.
@@ -178,7 +180,10 @@ fn run_cpu(
 ) {
     let n_scores: usize = seqs.iter().flat_map(|seq| seq.key_counts).sum();
     let flop = n_scores * shape.n_kv_heads * shape.group * shape.dim * 4;
-    let task_pairs = if flop < LONE_TASK_FLOP { usize::MAX } else { TASK_PAIRS };
+    let n_pairs: usize = seqs.iter().map(|seq| seq.key_counts.len() * shape.group).sum();
+    let share = n_pairs * shape.n_kv_heads / (threads.n_threads() * TASKS_PER_THREAD);
+    let share = share.next_multiple_of(TILE_PAIRS).max(TASK_PAIRS_MIN);
+    let task_pairs = if flop < LONE_TASK_FLOP { usize::MAX } else { share };
     let tasks = tasks(shape, seqs, task_pairs);
     let (q_stride, out_stride) = (q.row_len(), out.row_len());
     let ends = Ends { q: q.as_f32().as_ptr(), out: out.as_mut_slice::<f32>().as_mut_ptr() };
@@ -251,13 +256,15 @@ impl Kernel for Attend<'_> {
         let n_keys = self.n_keys(first_pair, n_pairs);
         let padded_dim = n_panels(self.shape.dim) * LANES;
         let padded_keys = n_panels(n_keys) * LANES;
+        // Rows a multiple of 4 KiB apart would compete for the same lines of the first cache.
+        let score_stride = padded_keys + LANES;
         let mut packed_keys = Tensor::scratch::<f32>(&[padded_keys * self.shape.dim]);
         let mut values = Tensor::scratch::<f32>(&[n_keys * padded_dim]);
-        let mut scores = Tensor::scratch::<f32>(&[TILE_PAIRS, padded_keys]);
+        let mut scores = Tensor::scratch::<f32>(&[TILE_PAIRS, score_stride]);
         let mut queries = Tensor::scratch::<f32>(&[TILE_PAIRS, self.shape.dim]);
         // SAFETY: the scratch tensors have the sizes that the parts below document.
         unsafe {
-            self.pack_keys(packed_keys.as_mut_slice(), n_keys);
+            self.pack_keys::<L>(packed_keys.as_mut_slice(), n_keys);
             self.copy_values(values.as_mut_slice(), n_keys);
             let mut pair = first_pair;
             while pair < first_pair + n_pairs {
@@ -287,23 +294,27 @@ impl Attend<'_> {
 
     /// Keys, transposed into panels `[n/16][dim][16]`; keys beyond the last are zeros.
     #[inline(always)]
-    unsafe fn pack_keys(&self, to: &mut [f32], n_keys: usize) {
+    unsafe fn pack_keys<L: Lanes>(&self, to: &mut [f32], n_keys: usize) {
         let dim = self.shape.dim;
         for (panel, to) in to.chunks_exact_mut(dim * LANES).enumerate() {
-            for lane in 0..LANES {
-                let column = to[lane..].iter_mut().step_by(LANES);
-                if panel * LANES + lane >= n_keys {
-                    column.for_each(|to| *to = 0.0);
-                    continue;
-                }
-                // SAFETY: the key exists and has `dim` elements.
-                let key = unsafe {
-                    let (key, _) = self.seq.keys.at(self.task.kv_head, dim, panel * LANES + lane);
-                    std::slice::from_raw_parts(key, dim)
-                };
-                column.zip(key).for_each(|(to, from)| *to = *from);
+            let n_here = LANES.min(n_keys - panel * LANES);
+            let mut keys = [std::ptr::null(); LANES];
+            for (lane, key) in keys[..n_here].iter_mut().enumerate() {
+                // SAFETY: the key exists.
+                *key = unsafe { self.key(panel * LANES + lane) }.0;
+            }
+            for (part, to) in to.chunks_mut(LANES * LANES).enumerate() {
+                // SAFETY: the keys have `dim` elements, of which a part is sixteen or the rest.
+                unsafe { transpose_part::<L>((&keys, n_here), part * LANES, to) };
             }
         }
+    }
+
+    /// Addresses of key and value `idx`.
+    #[inline(always)]
+    unsafe fn key(&self, idx: usize) -> (*const f32, *const f32) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.seq.keys.at(self.task.kv_head, self.shape.dim, idx) }
     }
 
     /// Values `[n_keys, dim rounded up to 16]`, zeros behind each.
@@ -314,7 +325,7 @@ impl Attend<'_> {
         for (idx, to) in to.chunks_exact_mut(padded_dim).enumerate() {
             // SAFETY: the value exists and has `dim` elements.
             let value = unsafe {
-                let (_, value) = self.seq.keys.at(self.task.kv_head, dim, idx);
+                let (_, value) = self.key(idx);
                 std::slice::from_raw_parts(value, dim)
             };
             to[..dim].copy_from_slice(value);
@@ -365,6 +376,28 @@ impl Attend<'_> {
             let weights = Rows { data: scores.as_ptr(), stride };
             let values = Panels { data: values, panel: LANES, step: padded_dim };
             product::<L, f32>((weights, n), (values, n_panels(dim)), n_keys, &mut sink);
+        }
+    }
+}
+
+/// Writes elements `start..` of the keys, as many as `to` has lines of sixteen, a line per element.
+#[inline(always)]
+unsafe fn transpose_part<L: Lanes>(
+    (keys, n_keys): (&[*const f32; LANES], usize),
+    start: usize,
+    to: &mut [f32],
+) {
+    let n_elements = to.len() / LANES;
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut rows = [L::splat(0.0); LANES];
+        for (row, key) in rows.iter_mut().zip(keys).take(n_keys) {
+            let from = key.add(start);
+            *row = if n_elements < LANES { L::load_first(from, n_elements) } else { L::load(from) };
+        }
+        let columns = L::transpose(rows);
+        for (to, column) in to.chunks_exact_mut(LANES).zip(columns) {
+            column.store(to.as_mut_ptr());
         }
     }
 }

@@ -9,8 +9,6 @@ pub mod patches;
 mod philox;
 pub mod rotary;
 pub mod sample;
-#[cfg(test)]
-mod sample_tests;
 mod tile;
 
 pub use attention::{PagedSeq, attention_packed, attention_paged};

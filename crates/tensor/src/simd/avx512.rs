@@ -1,6 +1,6 @@
 //! [`Lanes`] in one 512-bit register.
 
-use super::{Kernel, Lanes};
+use super::{Kernel, LANES, Lanes, avx2};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
@@ -102,6 +102,68 @@ impl Lanes for Avx512 {
             let biased = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
             Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased)))
         }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        unsafe {
+            let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0));
+            let low = _mm512_castps512_ps256(self.0);
+            avx2::sum_of_eight(_mm256_add_ps(low, _mm256_castpd_ps(high)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        unsafe {
+            let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0));
+            let low = _mm512_castps512_ps256(self.0);
+            avx2::largest_of_eight(_mm256_max_ps(low, _mm256_castpd_ps(high)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let mut columns = rows;
+        unsafe {
+            // Inside 128-bit parts: part p of `fours[g][j]` holds column 4p + j of rows 4g..4g+4.
+            let [r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, ra, rb, rc, rd, re, rf] = rows;
+            let fours = [
+                transpose_fours([r0.0, r1.0, r2.0, r3.0]),
+                transpose_fours([r4.0, r5.0, r6.0, r7.0]),
+                transpose_fours([r8.0, r9.0, ra.0, rb.0]),
+                transpose_fours([rc.0, rd.0, re.0, rf.0]),
+            ];
+            for j in 0..4 {
+                let even_low = _mm512_shuffle_f32x4::<0x88>(fours[0][j], fours[1][j]);
+                let even_high = _mm512_shuffle_f32x4::<0x88>(fours[2][j], fours[3][j]);
+                let odd_low = _mm512_shuffle_f32x4::<0xDD>(fours[0][j], fours[1][j]);
+                let odd_high = _mm512_shuffle_f32x4::<0xDD>(fours[2][j], fours[3][j]);
+                columns[j] = Self(_mm512_shuffle_f32x4::<0x88>(even_low, even_high));
+                columns[4 + j] = Self(_mm512_shuffle_f32x4::<0x88>(odd_low, odd_high));
+                columns[8 + j] = Self(_mm512_shuffle_f32x4::<0xDD>(even_low, even_high));
+                columns[12 + j] = Self(_mm512_shuffle_f32x4::<0xDD>(odd_low, odd_high));
+            }
+        }
+        columns
+    }
+}
+
+/// Transposes the 4 by 4 blocks that lie in the four 128-bit parts.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+#[allow(clippy::undocumented_unsafe_blocks)]
+unsafe fn transpose_fours(rows: [__m512; 4]) -> [__m512; 4] {
+    unsafe {
+        let low = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
+        let low_next = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
+        let high = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
+        let high_next = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
+        [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(low, low_next)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(low, low_next)),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(high, high_next)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(high, high_next)),
+        ]
     }
 }
 

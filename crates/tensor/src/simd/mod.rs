@@ -134,6 +134,13 @@ pub(crate) trait Lanes: Copy {
     /// Two to the power of `self`, which holds integers from -126 to 127.
     unsafe fn power_of_two(self) -> Self;
 
+    /// The sum of all lanes: first lanes `i` and `i + 8`, then `i` and `i + 4`, and so on.
+    unsafe fn sum(self) -> f32;
+    /// The largest lane.
+    unsafe fn largest(self) -> f32;
+    /// Sixteen rows become sixteen columns.
+    unsafe fn transpose(rows: [Self; LANES]) -> [Self; LANES];
+
     /// The lanes as an array.
     #[inline(always)]
     unsafe fn to_array(self) -> [f32; LANES] {
@@ -141,27 +148,6 @@ pub(crate) trait Lanes: Copy {
         // SAFETY: the array holds sixteen values.
         unsafe { self.store(array.as_mut_ptr()) };
         array
-    }
-
-    /// The sum of all lanes, always in the same order.
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        // SAFETY: same instruction set.
-        let mut lanes = unsafe { self.to_array() };
-        for half in [8, 4, 2, 1] {
-            for lane in 0..half {
-                lanes[lane] += lanes[lane + half];
-            }
-        }
-        lanes[0]
-    }
-
-    /// The largest lane.
-    #[inline(always)]
-    unsafe fn largest(self) -> f32 {
-        // SAFETY: same instruction set.
-        let lanes = unsafe { self.to_array() };
-        lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
 }
 

@@ -87,4 +87,21 @@ impl Lanes for Portable {
     unsafe fn power_of_two(self) -> Self {
         Self(self.0.map(|exponent| f32::from_bits(((exponent as i32 + 127) as u32) << 23)))
     }
+    #[inline(always)]
+    unsafe fn sum(mut self) -> f32 {
+        for half in [8, 4, 2, 1] {
+            for lane in 0..half {
+                self.0[lane] += self.0[lane + half];
+            }
+        }
+        self.0[0]
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        self.0.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        std::array::from_fn(|column| Self(std::array::from_fn(|row| rows[row].0[column])))
+    }
 }
