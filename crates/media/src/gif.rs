@@ -29,8 +29,10 @@ pub(crate) fn decode(bytes: &[u8], size: Size) -> Result<Pixels> {
     let frame = decoder.read_next_frame().map_err(|_| broken())?.ok_or_else(broken)?;
     let colours = frame.palette.as_deref().map(palette).or(global).unwrap_or_else(grey_ramp);
     let indices = on_screen(frame, size).ok_or_else(broken)?;
+    let mut rgb = Vec::with_capacity(size.n_bytes());
+    indices.iter().for_each(|&idx| rgb.extend_from_slice(&colours[usize::from(idx)]));
     Ok(Pixels {
-        rgb: indices.iter().flat_map(|&idx| colours[usize::from(idx)]).collect(),
+        rgb,
         alpha: frame
             .transparent
             .map(|clear| indices.iter().map(|&idx| if idx == clear { 0 } else { 255 }).collect()),

@@ -3,7 +3,7 @@
 use crate::Size;
 use types::{Error, ErrorKind, Result};
 
-/// Bounds on one picture. Decoding takes at most some 14 bytes a pixel of working memory.
+/// Bounds on one picture. Decoding takes at most some 16 bytes a pixel of working memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Most pixels (width times height).

@@ -19,10 +19,11 @@ impl Pixels {
     /// Pixels of RGB and opacity, interleaved.
     pub(crate) fn from_rgba(rgba: &[u8]) -> Self {
         let pixels = rgba.as_chunks::<4>().0;
-        Self {
-            rgb: pixels.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect(),
-            alpha: Some(pixels.iter().map(|pixel| pixel[3]).collect()),
+        let mut rgb = vec![0; pixels.len() * CHANNELS];
+        for (to, &[r, g, b, _]) in rgb.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(pixels) {
+            *to = [r, g, b];
         }
+        Self { rgb, alpha: Some(pixels.iter().map(|pixel| pixel[3]).collect()) }
     }
 
     /// Blends with white, and forgets the opacity.

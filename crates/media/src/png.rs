@@ -1,6 +1,7 @@
 //! PNG: the `png` crate unpacks the rows, the samples are converted here as Pillow does.
 
 use crate::exif::Orientation;
+use crate::image::CHANNELS;
 use crate::pixels::{Pixels, palette};
 use crate::{Format, Size};
 use ::png::{BitDepth, ColorType, Decoder, Info, Limits, Transformations};
@@ -44,7 +45,7 @@ pub(crate) fn decode(bytes: &[u8], size: Size) -> Result<Pixels> {
     let mut packed = vec![0; n_bytes.ok_or_else(broken)?];
     reader.next_frame(&mut packed).map_err(|_| broken())?;
     let n_row_bytes = reader.output_line_size(size.width).ok_or_else(broken)?;
-    Ok(convert(reader.info(), packed.chunks_exact(n_row_bytes)))
+    Ok(convert(reader.info(), packed, n_row_bytes))
 }
 
 impl From<Size> for (u32, u32) {
@@ -91,84 +92,103 @@ fn orientation(chunks: Chunks<'_>) -> Orientation {
 }
 
 /// Samples of every colour type and depth to 8-bit RGB and opacity.
-fn convert<'a>(info: &Info<'_>, rows: impl Iterator<Item = &'a [u8]>) -> Pixels {
-    let width = info.width as usize;
-    let samples = rows.flat_map(|row| unpacked(row, info.bit_depth, width * n_samples(info)));
-    match info.color_type {
-        ColorType::Grayscale => grey(info, samples),
-        ColorType::Indexed => indexed(info, samples),
-        ColorType::Rgb => Pixels::opaque(samples.map(|sample| to_byte(info, sample)).collect()),
-        ColorType::GrayscaleAlpha => {
-            let bytes: Vec<u8> = samples.map(|sample| to_byte(info, sample)).collect();
-            let pixels = bytes.as_chunks::<2>().0;
+fn convert(info: &Info<'_>, packed: Vec<u8>, n_row_bytes: usize) -> Pixels {
+    match (info.color_type, info.bit_depth) {
+        (ColorType::Grayscale, BitDepth::Sixteen) => deep_grey(info, &packed),
+        (ColorType::Grayscale, _) => grey(info, &one_byte_each(info, packed, n_row_bytes)),
+        (ColorType::Indexed, _) => indexed(info, &one_byte_each(info, packed, n_row_bytes)),
+        (ColorType::Rgb, _) => Pixels::opaque(one_byte_each(info, packed, n_row_bytes)),
+        (ColorType::GrayscaleAlpha, _) => {
+            let samples = one_byte_each(info, packed, n_row_bytes);
+            let pixels = samples.as_chunks::<2>().0;
+            let levels = pixels.iter().map(|pixel| pixel[0]);
             Pixels {
-                rgb: pixels.iter().flat_map(|pixel| [pixel[0]; 3]).collect(),
+                rgb: repeated(levels),
                 alpha: Some(pixels.iter().map(|pixel| pixel[1]).collect()),
             }
         }
-        ColorType::Rgba => {
-            let bytes: Vec<u8> = samples.map(|sample| to_byte(info, sample)).collect();
-            Pixels::from_rgba(&bytes)
-        }
+        (ColorType::Rgba, _) => Pixels::from_rgba(&one_byte_each(info, packed, n_row_bytes)),
     }
 }
 
-/// Grey without alpha, but perhaps with one transparent level. Sixteen bits are clipped, not
-/// scaled: that is what Pillow does, and so what models have been shown.
-fn grey(info: &Info<'_>, samples: impl Iterator<Item = u16>) -> Pixels {
-    let samples: Vec<u16> = samples.collect();
-    let level = |&sample: &u16| match info.bit_depth {
-        BitDepth::Sixteen => sample.min(255) as u8,
-        _ => to_byte(info, sample),
-    };
-    let clear = info.trns.as_deref().and_then(|bytes| bytes.first_chunk());
-    let clear = clear.map(|bytes| u16::from_be_bytes(*bytes));
+/// Sixteen-bit grey is clipped, not scaled: that is what Pillow does, and so what models have seen.
+fn deep_grey(info: &Info<'_>, packed: &[u8]) -> Pixels {
+    let samples = || packed.as_chunks::<2>().0.iter().map(|bytes| u16::from_be_bytes(*bytes));
+    let clear = clear_level(info);
     Pixels {
-        rgb: samples.iter().map(level).flat_map(|level| [level; 3]).collect(),
-        alpha: clear.map(|clear| opacity(samples.iter(), |&&sample| sample == clear)),
+        rgb: repeated(samples().map(|sample| sample.min(255) as u8)),
+        alpha: clear.map(|clear| samples().map(|sample| opacity(sample == clear)).collect()),
     }
 }
 
-fn indexed(info: &Info<'_>, samples: impl Iterator<Item = u16>) -> Pixels {
+/// Grey levels, one of which may be transparent.
+fn grey(info: &Info<'_>, levels: &[u8]) -> Pixels {
+    let clear = clear_level(info).map(|sample| scaled(sample as u8, info.bit_depth));
+    Pixels {
+        rgb: repeated(levels.iter().copied()),
+        alpha: clear.map(|clear| levels.iter().map(|&level| opacity(level == clear)).collect()),
+    }
+}
+
+fn indexed(info: &Info<'_>, indices: &[u8]) -> Pixels {
     let colours = palette(info.palette.as_deref().unwrap_or_default());
-    let indices: Vec<u8> = samples.map(|sample| sample as u8).collect();
     let opacities = info.trns.as_deref();
-    let opacity_of = |idx: &u8| opacities.and_then(|all| all.get(usize::from(*idx)));
-    Pixels {
-        rgb: indices.iter().flat_map(|&idx| colours[usize::from(idx)]).collect(),
-        alpha: opacities
-            .map(|_| indices.iter().map(|idx| *opacity_of(idx).unwrap_or(&255)).collect()),
-    }
+    let mut rgb = Vec::with_capacity(indices.len() * CHANNELS);
+    indices.iter().for_each(|&idx| rgb.extend_from_slice(&colours[usize::from(idx)]));
+    let alpha = opacities.map(|opacities| {
+        let opacity = |&idx: &u8| opacities.get(usize::from(idx)).copied().unwrap_or(255);
+        indices.iter().map(opacity).collect()
+    });
+    Pixels { rgb, alpha }
 }
 
-fn opacity<T>(items: impl Iterator<Item = T>, is_clear: impl Fn(&T) -> bool) -> Vec<u8> {
-    items.map(|item| if is_clear(&item) { 0 } else { 255 }).collect()
-}
-
-fn n_samples(info: &Info<'_>) -> usize {
-    info.color_type.samples()
-}
-
-/// The samples of a row.
-fn unpacked(row: &[u8], depth: BitDepth, n_samples: usize) -> impl Iterator<Item = u16> {
-    let n_bits = depth as usize;
-    (0..n_samples).map(move |idx| match depth {
-        BitDepth::Sixteen => u16::from_be_bytes([row[2 * idx], row[2 * idx + 1]]),
-        BitDepth::Eight => row[idx].into(),
-        _ => {
-            let shift = 8 - n_bits - idx * n_bits % 8;
-            u16::from(row[idx * n_bits / 8] >> shift) & ((1 << n_bits) - 1)
-        }
-    })
-}
-
-/// A sample scaled to 8 bits: of sixteen the upper half, of fewer than eight repeated.
-fn to_byte(info: &Info<'_>, sample: u16) -> u8 {
+/// Every sample as one byte: of sixteen bits the upper half; of fewer than eight the level scaled to
+/// 255, or the index as it is.
+fn one_byte_each(info: &Info<'_>, packed: Vec<u8>, n_row_bytes: usize) -> Vec<u8> {
     match info.bit_depth {
-        BitDepth::Sixteen => (sample >> 8) as u8,
-        BitDepth::Eight => sample as u8,
-        BitDepth::Four => sample as u8 * 0x11,
-        BitDepth::Two => sample as u8 * 0x55,
-        BitDepth::One => sample as u8 * 0xFF,
+        BitDepth::Eight => packed,
+        BitDepth::Sixteen => packed.as_chunks::<2>().0.iter().map(|bytes| bytes[0]).collect(),
+        depth => {
+            let n_bits = depth as usize;
+            let width = info.width as usize;
+            let is_index = info.color_type == ColorType::Indexed;
+            let mut out = Vec::with_capacity(width * info.height as usize);
+            for row in packed.chunks_exact(n_row_bytes) {
+                out.extend((0..width).map(|x| {
+                    let shift = 8 - n_bits - x * n_bits % 8;
+                    let sample = row[x * n_bits / 8] >> shift & ((1 << n_bits) - 1);
+                    if is_index { sample } else { scaled(sample, depth) }
+                }));
+            }
+            out
+        }
     }
+}
+
+/// A level of few bits scaled to 8: its bits repeated.
+fn scaled(level: u8, depth: BitDepth) -> u8 {
+    match depth {
+        BitDepth::One => level * 0xFF,
+        BitDepth::Two => level * 0x55,
+        BitDepth::Four => level * 0x11,
+        BitDepth::Eight | BitDepth::Sixteen => level,
+    }
+}
+
+/// The grey level that is transparent.
+fn clear_level(info: &Info<'_>) -> Option<u16> {
+    let bytes = info.trns.as_deref()?.first_chunk()?;
+    let mask = ((1_u32 << info.bit_depth as u32) - 1) as u16;
+    Some(u16::from_be_bytes(*bytes) & mask)
+}
+
+fn opacity(is_clear: bool) -> u8 {
+    if is_clear { 0 } else { 255 }
+}
+
+/// Each level for red, green and blue.
+fn repeated(levels: impl ExactSizeIterator<Item = u8>) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(levels.len() * CHANNELS);
+    levels.for_each(|level| rgb.extend_from_slice(&[level; CHANNELS]));
+    rgb
 }

@@ -15,15 +15,18 @@ const DECODER_BYTES: usize = 16 << 20;
 
 /// Size and orientation.
 pub(crate) fn header(bytes: &[u8]) -> Result<(Size, Orientation)> {
-    let mut chunks = Chunks { rest: &bytes[SIGNATURE..] };
-    let (name, data) = chunks.next().ok_or_else(|| Format::WebP.broken())?;
-    let size = match name {
-        b"VP8X" => canvas_size(data),
-        b"VP8 " => lossy_size(data),
-        b"VP8L" => lossless_size(data),
-        _ => None,
-    };
-    Ok((size.ok_or_else(|| Format::WebP.broken())?, orientation(chunks)))
+    let chunks = || Chunks { rest: &bytes[SIGNATURE..] };
+    let broken = || Format::WebP.broken();
+    let (name, data) = chunks().next().ok_or_else(broken)?;
+    let size = if name == b"VP8X" { canvas_size(data) } else { stream_size(name, data) };
+    let size = size.ok_or_else(broken)?;
+    // The decoder makes room for what a stream says before it compares that with the canvas.
+    let mut streams = chunks().chain(chunks().filter_map(frame_chunks).flatten());
+    let is_larger = |stream: Size| stream.width > size.width || stream.height > size.height;
+    if streams.any(|(name, data)| stream_size(name, data).is_some_and(is_larger)) {
+        return Err(broken());
+    }
+    Ok((size, orientation(chunks())))
 }
 
 /// Decodes the picture or an animation's first frame.
@@ -75,6 +78,22 @@ fn orientation(chunks: Chunks<'_>) -> Orientation {
         }
     }
     from_xmp.unwrap_or_default()
+}
+
+/// The chunks inside a frame of an animation.
+fn frame_chunks<'a>((name, data): (&[u8; 4], &'a [u8])) -> Option<Chunks<'a>> {
+    /// Bytes of the frame's place, size, duration and flags.
+    const FRAME: usize = 16;
+    (name == b"ANMF").then_some(Chunks { rest: data.get(FRAME..)? })
+}
+
+/// The size that a stream of pixels names; `None` of other chunks.
+fn stream_size(name: &[u8; 4], data: &[u8]) -> Option<Size> {
+    match name {
+        b"VP8 " => lossy_size(data),
+        b"VP8L" => lossless_size(data),
+        _ => None,
+    }
 }
 
 /// The canvas of the extended format: flags, then 24 bits each of width and height, less one.

@@ -1,10 +1,9 @@
 //! Text to tokens and back, as tokenizer.json says.
 
-use crate::card::{json, unusable};
+use crate::card::unusable;
 use crate::guard::{Guard, Part};
 use crate::pieces::Pieces;
 use crate::stream::TextStream;
-use serde_json::{Map, Value};
 use std::sync::{Arc, OnceLock};
 use types::card::ModelCard;
 use types::{Error, Result, TokenId};
@@ -39,9 +38,7 @@ impl Tokenizer {
         let mut library = tokenizers::Tokenizer::from_bytes(bytes).map_err(|_| broken())?;
         // A prompt is never cut or filled up behind the caller's back.
         library.with_truncation(None).map_err(|_| broken())?.with_padding(None);
-        let mut fields: Map<String, Value> = json(card, "tokenizer.json")?.ok_or_else(broken)?;
-        let decoder = fields.remove("decoder").unwrap_or_default();
-
+        let decoder = serde_json::to_value(library.get_decoder()).map_err(|_| broken())?;
         let added = library.get_added_tokens_decoder();
         let n_ids = library.get_vocab(true).into_values().max().map_or(0, |last| last as usize + 1);
         let strings: Vec<_> = (0..n_ids as u32).map(|id| library.id_to_token(id)).collect();

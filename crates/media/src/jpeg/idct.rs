@@ -122,3 +122,27 @@ fn descale(value: Wrapping<i32>, n_bits: usize) -> Wrapping<i32> {
 fn sample(value: Wrapping<i32>, n_bits: usize) -> u8 {
     (descale(value, n_bits).0 + 128).clamp(0, 255) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The code for any processor is the meaning: what runs here must have its bits.
+    #[test]
+    fn both_versions_have_the_same_bits() {
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as i32
+        };
+        for n_coefficients in 0..N_COEFFICIENTS {
+            let mut block = [0; N_COEFFICIENTS];
+            block[..=n_coefficients].fill_with(|| (next() % 900) as i16);
+            let steps = std::array::from_fn(|_| (next() % 60) as u16);
+            let (mut expected, mut ours) = ([0; N_COEFFICIENTS], [0; N_COEFFICIENTS]);
+            inverse_any(&block, &steps, &mut expected, BLOCK);
+            inverse(&block, &steps, &mut ours, BLOCK);
+            assert_eq!(ours, expected, "{block:?}");
+        }
+    }
+}

@@ -105,3 +105,31 @@ fn weighted_bytes<const N: usize>(rows: &[u8], stride: usize, weights: &[i32]) -
 fn rounded(sum: i32) -> u8 {
     (sum >> WEIGHT_BITS).clamp(0, 255) as u8
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::super::taps::Filter;
+    use super::*;
+
+    /// The loops for any processor are the meaning; what this processor runs must have their bits.
+    #[test]
+    fn both_versions_have_the_same_bits() {
+        for (n_in, n_out) in [(1, 1), (1, 7), (7, 1), (2, 3), (100, 99), (99, 100), (640, 31)] {
+            for filter in [Filter::BICUBIC, Filter::BILINEAR] {
+                check(&Taps::new(n_in, n_out, &filter), n_in as usize, n_out as usize);
+            }
+        }
+    }
+
+    fn check(taps: &Taps, n_in: usize, n_out: usize) {
+        const N_OTHER: usize = 23;
+        // Extremes side by side, so that sums overshoot on both sides.
+        let rgb: Vec<u8> =
+            (0..n_in * N_OTHER * CHANNELS).map(|idx| [0, 255, 254, 1, 90][idx * idx % 5]).collect();
+        let mut expected = vec![0; n_out * N_OTHER * CHANNELS];
+        columns_any(&rgb, n_in, taps, &mut expected);
+        assert_eq!(columns(&rgb, n_in, taps), expected, "columns {n_in} to {n_out}");
+        rows_any(&rgb, N_OTHER, taps, &mut expected);
+        assert_eq!(rows(&rgb, N_OTHER, taps), expected, "rows {n_in} to {n_out}");
+    }
+}

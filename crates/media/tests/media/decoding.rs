@@ -30,6 +30,21 @@ fn check(entry: &Value) {
 }
 
 #[test]
+fn jpegs_of_every_sampling_and_colour_decode_as_in_pillow() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/media/jpeg");
+    let mut n_files = 0;
+    for entry in std::fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a readable folder").path();
+        if path.extension().is_some_and(|extension| extension == "jpg") {
+            let read = |path| decode(&std::fs::read(path).expect("a file"), &Limits::default());
+            assert!(read(path.clone()) == read(path.with_extension("png")), "{}", path.display());
+            n_files += 1;
+        }
+    }
+    assert_eq!(n_files, 15);
+}
+
+#[test]
 fn what_pillow_refuses_is_refused() {
     let index = json("media/index.json");
     for refusal in list(&index, "refused") {

@@ -2,5 +2,6 @@
 
 mod common;
 mod decoding;
+mod memory;
 mod mutations;
 mod resizing;

@@ -2,6 +2,7 @@
 //! Nothing may panic, and nothing may be decoded beyond the limits.
 
 use crate::common::golden;
+use crate::memory;
 use media::{AlphaPolicy, Limits, decode_with, header};
 
 /// Mutations of each file.
@@ -30,6 +31,22 @@ fn cut_off_at_every_byte() {
     }
 }
 
+#[test]
+fn a_stream_may_not_be_larger_than_its_canvas() {
+    // A canvas of 16x16, and in it a lossy stream that says 16383x16383.
+    let lossy = b"VP8 \x0a\0\0\0\x10\0\0\x9d\x01\x2a\xff\x3f\xff\x3f";
+    let canvas = |flags: u8| {
+        [b"RIFF\0\x01\0\0WEBPVP8X\x0a\0\0\0", &[flags][..], b"\0\0\0\x0f\0\0\x0f\0\0"].concat()
+    };
+    let still = [canvas(0).as_slice(), lossy].concat();
+    let frame = b"ANMF\x22\0\0\0\0\0\0\0\0\0\x0f\0\0\x0f\0\0\0\0\0\0";
+    let animated = [canvas(2).as_slice(), b"ANIM\x06\0\0\0\0\0\0\0\0\0", frame, lossy].concat();
+    for file in [still, animated] {
+        assert!(header(&file, &LIMITS).is_err());
+        check(&file);
+    }
+}
+
 fn mutate_folder(folder: &str) {
     let mut paths: Vec<_> = std::fs::read_dir(golden(folder))
         .expect("goldens are there")
@@ -45,6 +62,10 @@ fn mutate_folder(folder: &str) {
     }
 }
 
+/// Most memory that any of the files may take, the tests' own and the decoders' tables included.
+/// A picture within the limits takes 1 MiB.
+const MAX_MEMORY: usize = 24 << 20;
+
 /// Decodes; what comes out, if anything, keeps the limits.
 fn check(file: &[u8]) {
     let size = header(file, &LIMITS).map(|header| header.size);
@@ -53,6 +74,7 @@ fn check(file: &[u8]) {
         assert!(image.size().n_pixels() <= LIMITS.max_pixels);
         assert_eq!(image.rgb.len() as u64, image.size().n_pixels() * 3);
     }
+    assert!(memory::n_bytes_max() < MAX_MEMORY, "{} bytes were taken", memory::n_bytes_max());
 }
 
 /// One to four changes; half of them in the first 64 bytes, where headers are.
