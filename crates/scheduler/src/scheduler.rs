@@ -91,13 +91,18 @@ impl Scheduler {
     ///
     /// Blocks that a launched step names, or that an arriving transfer may write, are quarantined.
     pub fn abort(&mut self, id: RequestId) {
+        self.forget(id);
+        self.events.retain(|event| event.id != id);
+    }
+
+    /// Ends all of a request; what it has not been told yet stays to be told.
+    fn forget(&mut self, id: RequestId) {
         if let Some(request) = self.requests.remove(&id) {
             for rank in request.live {
                 self.drop_seq(rank);
             }
         }
         self.abandon_transfers(id);
-        self.events.retain(|event| event.id != id);
     }
 
     /// Fails every request that takes part in a step: the device could not run it.
@@ -111,7 +116,7 @@ impl Scheduler {
     /// Fails one request: its owner gets `Failed` as its last event.
     pub fn fail_request(&mut self, id: RequestId, error: &Error) {
         if self.requests.contains_key(&id) {
-            self.abort(id);
+            self.forget(id);
             self.emit(id, EventKind::Failed(error.clone()));
             self.emit(id, EventKind::Ended);
         }

@@ -188,7 +188,7 @@ impl Scheduler {
         };
         let (cached, arriving) = trunk.blocks.split_at(n_cached);
         cached.iter().rev().for_each(|block| self.pool.disown(*block, 0));
-        if self.is_ready_untold(id) {
+        if self.take_untold_ready(id) {
             arriving.iter().for_each(|block| self.pool.disown(*block, 0));
             return;
         }
@@ -196,10 +196,12 @@ impl Scheduler {
         self.imports.abandoned.insert(id, arriving.to_vec());
     }
 
-    /// Whether nobody has been told yet where an import's bytes should go.
-    fn is_ready_untold(&self, id: RequestId) -> bool {
+    /// Takes back what nobody has been told yet: where an import's bytes should go.
+    fn take_untold_ready(&mut self, id: RequestId) -> bool {
+        let n_events = self.events.len();
         let is_ready = |kind: &EventKind| matches!(kind, EventKind::ImportReady { .. });
-        self.events.iter().any(|event| event.id == id && is_ready(&event.kind))
+        self.events.retain(|event| event.id != id || !is_ready(&event.kind));
+        self.events.len() < n_events
     }
 
     fn reclaim_abandoned(&mut self, id: RequestId) {

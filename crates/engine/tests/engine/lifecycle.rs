@@ -1,0 +1,302 @@
+//! Requests that end early or go wrong: nothing is lost, nobody else is hurt.
+
+use crate::rig::{
+    Answer, Ask, Note, PATIENCE, Part, Rig, Setup, ask, new_id, picture, record, root, sink, text,
+};
+use crate::toy::{FAILS, NOT_A_NUMBER, PANICS, Toy};
+use engine::{ImportRequest, SeqEvent, Until};
+use models::Model;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+use types::output::FinishReason;
+use types::{ErrorKind, RequestId};
+
+/// Longer than any test waits.
+const FOR_EVER: u32 = 3000;
+
+fn rig(setup: Setup) -> Rig {
+    Rig::new(&Toy::model(), Setup { n_blocks: 4096, ..setup })
+}
+
+fn show(model: &Arc<dyn Model>, max_tokens: u32) -> Ask {
+    ask(model, vec![text(1, 5), Part::Picture(picture(1, 4, 6)), text(2, 4)], max_tokens)
+}
+
+/// When a request is aborted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Moment {
+    /// Before anything is heard of it.
+    AtOnce,
+    /// Its rows are asked for, and never come.
+    Pinned,
+    /// Its picture is queued for the tower.
+    Encoding,
+    /// This many tokens have come.
+    Tokens(usize),
+    /// Its blocks are held for a peer.
+    Exported,
+}
+
+/// Runs `ask` until the moment, aborts it, and waits for the engine to let go.
+fn abort_at(rig: &Rig, ask: &Ask, moment: Moment) -> Answer {
+    let (sender, notes) = channel();
+    let id = new_id();
+    rig.submit(id, ask, sink(&sender, 0)).expect("room");
+    let mut answer =
+        Answer { choices: vec![vec![]; 4], reasons: vec![None; 4], ..Answer::default() };
+    if moment == Moment::AtOnce {
+        rig.engine.abort(id);
+    }
+    loop {
+        let is_now = match notes.recv_timeout(PATIENCE).expect("the engine answers").1 {
+            Note::Event(SeqEvent::Pinned { needed_items, .. }) => {
+                for item_idx in needed_items.into_iter().filter(|_| moment != Moment::Pinned) {
+                    rig.encode((id, item_idx), ask.media[item_idx].clone(), (&sender, 0));
+                }
+                matches!(moment, Moment::Pinned | Moment::Encoding)
+            }
+            Note::Event(SeqEvent::Exported { .. }) => moment == Moment::Exported,
+            Note::Event(event) => {
+                record(&mut answer, id, ask, event);
+                moment == Moment::Tokens(answer.choices[0].len())
+            }
+            Note::Rows(item_idx, Ok(rows)) => {
+                rig.engine.supply(id, item_idx, rows);
+                false
+            }
+            Note::Rows(_, Err(error)) => {
+                assert_eq!(error.kind, ErrorKind::Cancelled);
+                false
+            }
+            Note::Gone => return answer,
+        };
+        if is_now {
+            rig.engine.abort(id);
+        }
+    }
+}
+
+#[test]
+fn an_abort_returns_everything() {
+    let rig = rig(Setup::default());
+    let moments = [
+        (Moment::AtOnce, Until::End, 1),
+        (Moment::Pinned, Until::End, 1),
+        (Moment::Encoding, Until::End, 1),
+        (Moment::Tokens(1), Until::End, 1),
+        (Moment::Tokens(7), Until::End, 1),
+        (Moment::Tokens(7), Until::End, 4),
+        (Moment::Exported, Until::FirstToken, 1),
+        (Moment::Exported, Until::FirstToken, 4),
+    ];
+    for (moment, until, n) in moments {
+        let mut ask = Ask { until, ..show(&rig.model, FOR_EVER) };
+        ask.sampling.n = n;
+        let answer = abort_at(&rig, &ask, moment);
+        assert!(answer.reasons.iter().all(Option::is_none), "{moment:?}: it ended by itself");
+        assert_eq!(answer.failed, None);
+        rig.wait_until_empty();
+    }
+}
+
+#[test]
+fn a_queued_request_is_aborted_while_another_runs() {
+    let rig = rig(Setup { max_batch_size: 1, ..Setup::default() });
+    let (sender, notes) = channel();
+    let long = ask(&rig.model, vec![text(1, 5)], FOR_EVER);
+    let (running, queued) = (new_id(), new_id());
+    rig.submit(running, &long, sink(&sender, 0)).expect("room");
+    rig.submit(queued, &long, sink(&sender, 1)).expect("room");
+    rig.engine.abort(queued);
+    let gone = |note: &(usize, Note)| matches!(note, (1, Note::Gone));
+    assert!(notes.iter().any(|note| gone(&note)));
+    rig.wait_for("one running", |stats| stats.scheduler.n_waiting == 0);
+    rig.engine.abort(running);
+    rig.wait_until_empty();
+}
+
+fn import(ask: &Ask, id: RequestId) -> ImportRequest {
+    ImportRequest {
+        id,
+        prompt: ask.prompt.clone(),
+        sampling: ask.sampling.clone(),
+        block_root: root(ask.salt),
+        priority: 0,
+        first_choice: 0,
+        n_answered: 0,
+        first_tokens: vec![Some(1)],
+        positions_delta: 0,
+    }
+}
+
+#[test]
+fn an_aborted_import_is_quarantined_until_its_transfer_is_over() {
+    let ask = ask(&Toy::model(), vec![text(1, 30)], 8);
+    // Room for one import only: the second waits for blocks.
+    let rig = Rig::new(&Toy::model(), Setup { n_blocks: 12, ..Setup::default() });
+    let (sender, notes) = channel();
+    let (first, second) = (new_id(), new_id());
+    rig.engine.import(import(&ask, first), sink(&sender, 0)).expect("room");
+    rig.engine.import(import(&ask, second), sink(&sender, 1)).expect("room");
+    let ready = notes.recv_timeout(PATIENCE).expect("the first is ready");
+    assert!(
+        matches!(ready, (0, Note::Event(SeqEvent::ImportReady { missing })) if missing.len() == 8)
+    );
+    rig.engine.abort(first);
+    rig.wait_for("quarantined", |stats| stats.scheduler.blocks.quarantined == 8);
+    assert_eq!(rig.engine.stats().scheduler.n_imports_waiting, 1, "the second has no room yet");
+    rig.engine.release(first);
+    let is_ready = |note| matches!(note, (1, Note::Event(SeqEvent::ImportReady { .. })));
+    assert!(notes.iter().any(is_ready));
+    rig.engine.abort(second);
+    rig.engine.imported(second);
+    rig.wait_until_empty();
+}
+
+#[test]
+fn a_failing_step_fails_its_requests_only() {
+    let rig = rig(Setup::default());
+    for unlucky in [FAILS, PANICS] {
+        let bad = ask(&rig.model, vec![text(1, 5), Part::Text(vec![unlucky])], 4);
+        let good = ask(&rig.model, vec![text(1, 5), Part::Text(vec![9])], 4);
+        let kind = rig.ask(&bad).failed.expect("the step fails").kind;
+        assert_eq!(kind, ErrorKind::Internal);
+        assert!(rig.engine.stats().healthy);
+        assert_eq!(rig.ask(&good).failed, None);
+        for _ in 0..3 {
+            rig.ask(&bad);
+        }
+        rig.wait_for("unhealthy", |stats| !stats.healthy);
+        assert_eq!(rig.ask(&good).failed, None);
+        rig.wait_until_empty();
+    }
+    assert_eq!(rig.engine.stats().n_failed_steps, 8);
+}
+
+#[test]
+fn a_row_without_numbers_fails_alone() {
+    let rig = rig(Setup::default());
+    let bad = ask(&rig.model, vec![text(1, 5), Part::Text(vec![NOT_A_NUMBER])], 4);
+    let good = ask(&rig.model, vec![text(1, 5), Part::Text(vec![9])], 64);
+    let answers = rig.ask_all(&[good.clone(), bad, good]);
+    let failed: Vec<bool> = answers.iter().map(|answer| answer.failed.is_some()).collect();
+    assert_eq!(failed, [false, true, false]);
+    rig.wait_until_empty();
+}
+
+/// A request with these changes is refused as `kind`.
+fn check_refused(rig: &Rig, kind: ErrorKind, change: impl FnOnce(&mut Ask)) {
+    let mut ask = ask(&rig.model, vec![text(1, 5)], 4);
+    change(&mut ask);
+    assert_eq!(rig.ask(&ask).failed.expect("refused").kind, kind);
+    rig.wait_until_empty();
+}
+
+#[test]
+fn what_can_never_run_is_refused() {
+    let rig = Rig::new(&Toy::model(), Setup { n_blocks: 10, ..Setup::default() });
+    let too_long = ErrorKind::ContextLengthExceeded;
+    check_refused(&rig, too_long, |ask| ask.prompt.tokens = vec![1; 40]);
+    check_refused(&rig, too_long, |ask| ask.sampling.max_tokens = Some(36));
+    check_refused(&rig, ErrorKind::InvalidInput, |ask| ask.sampling.max_tokens = Some(0));
+    check_refused(&rig, ErrorKind::InvalidInput, |ask| ask.prompt.tokens.clear());
+    check_refused(&rig, ErrorKind::InvalidInput, |ask| ask.sampling.n = 0);
+    check_refused(&rig, ErrorKind::InvalidInput, |ask| ask.sampling.n = 17);
+    // The largest that fits does, to the last block.
+    let largest = ask(&rig.model, vec![text(1, 5)], 35);
+    assert_eq!(rig.ask(&largest).tokens(0).len(), 35);
+    let mut endless = ask(&rig.model, vec![text(1, 5)], 1);
+    endless.sampling.max_tokens = None;
+    let answer = rig.ask(&endless);
+    assert_eq!(answer.reasons, [Some(FinishReason::Length)]);
+    assert_eq!(answer.tokens(0).len(), 35);
+}
+
+#[test]
+fn a_full_queue_refuses() {
+    let rig = rig(Setup { max_batch_size: 1, ..Setup::default() });
+    let long = ask(&rig.model, vec![text(1, 5)], 200);
+    let answers = rig.ask_all(&vec![long; 200]);
+    let refused = answers.iter().filter_map(|answer| answer.failed.as_ref());
+    let kinds: Vec<ErrorKind> = refused.map(|error| error.kind).collect();
+    assert!(!kinds.is_empty() && kinds.iter().all(|kind| *kind == ErrorKind::Overloaded));
+    assert!(answers.iter().filter(|answer| answer.failed.is_none()).count() >= 64);
+    rig.wait_until_empty();
+}
+
+#[test]
+fn rows_wait_for_memory() {
+    // A picture has six rows: one request's fit, two do not.
+    let setup = Setup { embedding_rows: 10 * 16, ..Setup::default() };
+    let rig = rig(Setup { embedding_rows: setup.embedding_rows / 16, ..setup });
+    let asks: Vec<Ask> = (0..6)
+        .map(|seed| ask(&rig.model, vec![Part::Picture(picture(seed, 4, 6)), text(1, 2)], 4))
+        .collect();
+    let answers = rig.ask_all(&asks);
+    assert!(answers.iter().all(|answer| answer.failed.is_none()), "{answers:?}");
+    let large = ask(&rig.model, vec![Part::Picture(picture(1, 8, 8)), text(1, 2)], 4);
+    assert_eq!(rig.ask(&large).failed.expect("refused").kind, ErrorKind::TooLarge);
+    rig.wait_until_empty();
+}
+
+#[test]
+fn a_bad_picture_fails_alone() {
+    let rig = rig(Setup::default());
+    let mut unlucky = picture(3, 4, 6);
+    unlucky.pixels[0] = 13;
+    let pictures = [picture(1, 4, 6), unlucky, picture(2, 4, 6)];
+    let asks = pictures.map(|one| ask(&rig.model, vec![Part::Picture(one), text(1, 2)], 4));
+    let answers = rig.ask_all(&asks);
+    let failed: Vec<bool> = answers.iter().map(|answer| answer.failed.is_some()).collect();
+    assert_eq!(failed, [false, true, false]);
+    rig.wait_until_empty();
+}
+
+#[test]
+fn rows_of_another_size_fail_their_request() {
+    let rig = rig(Setup::default());
+    let (sender, notes) = channel();
+    let (id, ask) = (new_id(), show(&rig.model, 4));
+    rig.submit(id, &ask, sink(&sender, 0)).expect("room");
+    let rows = rig.engine.embeddings().alloc(64).expect("memory");
+    rig.engine.supply(id, 0, Arc::new(rows));
+    let failed = |note| matches!(note, (_, Note::Event(SeqEvent::Failed(error))) if error.kind == ErrorKind::Internal);
+    assert!(notes.iter().any(failed));
+    rig.wait_until_empty();
+}
+
+#[test]
+fn the_last_handle_stops_the_thread() {
+    let rig = rig(Setup::default());
+    let (sender, notes) = channel();
+    let long = ask(&rig.model, vec![text(1, 5)], FOR_EVER);
+    rig.submit(new_id(), &long, sink(&sender, 0)).expect("room");
+    drop(sender);
+    drop(rig);
+    let last = notes.iter().last().expect("notes");
+    assert!(matches!(last, (0, Note::Gone)), "the sink outlived the engine");
+}
+
+#[test]
+fn an_idle_engine_sleeps() {
+    let rig = rig(Setup::default());
+    let (sender, thread) = channel();
+    let tell = move |_| {
+        let here = std::fs::read_link("/proc/thread-self").expect("procfs");
+        drop(sender.send(std::path::Path::new("/proc").join(here).join("stat")));
+    };
+    let ask = ask(&rig.model, vec![text(1, 5)], 2);
+    rig.submit(new_id(), &ask, Box::new(tell)).expect("room");
+    let stat = thread.recv_timeout(PATIENCE).expect("an event");
+    rig.wait_until_empty();
+    let ticks = || {
+        let text = std::fs::read_to_string(&stat).expect("procfs");
+        let fields: Vec<&str> = text.rsplit(") ").next().expect("fields").split(' ').collect();
+        let number = |idx: usize| fields[idx].parse::<u64>().expect("a number");
+        number(11) + number(12)
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(ticks() - before <= 1, "an idle engine used {} ticks", ticks() - before);
+}

@@ -1,0 +1,85 @@
+//! The mock: set tokens, set costs, and stamps that notice lost KV.
+
+use crate::rig::{Ask, Rig, Setup, ask, config, text};
+use crate::toy::{EOS, Toy};
+use engine::{Backend, MockCost, MockModel, MockScript};
+use std::time::{Duration, Instant};
+use types::TokenId;
+use types::output::FinishReason;
+
+fn rig(script: MockScript, answer_len: Option<usize>, cost: MockCost) -> Rig {
+    let model = Toy::model();
+    let mock = MockModel { spec: model.spec().clone(), script, answer_len, cost };
+    let setup = Setup::default();
+    let engine = engine::start(Backend::Mock(mock), config(&model, setup)).expect("it starts");
+    Rig { engine, model, n_blocks: setup.n_blocks }
+}
+
+fn cycle() -> MockScript {
+    MockScript::Cycle(vec![11, 12, 13])
+}
+
+/// The mock with `script` and an answer of four tokens says `expected`.
+fn check(script: MockScript, expected: &[&[TokenId]], change: impl FnOnce(&mut Ask)) {
+    let rig = rig(script, Some(4), MockCost::default());
+    let mut ask = ask(&rig.model, vec![text(1, 3)], 6);
+    ask.sampling.ignore_eos = false;
+    change(&mut ask);
+    assert_eq!(rig.ask(&ask).all_tokens(), expected, "{:?}", ask.sampling);
+    rig.wait_until_empty();
+}
+
+#[test]
+fn scripts() {
+    check(cycle(), &[&[11, 12, 13, 11, EOS]], |_| {});
+    check(cycle(), &[&[11, 12]], |ask| ask.sampling.max_tokens = Some(2));
+    check(cycle(), &[&[11, 12, 13, 11, 12, 13]], |ask| ask.sampling.ignore_eos = true);
+    check(cycle(), &[&[11, 12, 13, 11, 12, EOS]], |ask| ask.sampling.min_tokens = 5);
+    check(cycle(), &[&[11, 12]], |ask| ask.sampling.stop_token_ids = vec![12]);
+    let two: &[&[TokenId]] = &[&[11, 12, 13, 11, EOS], &[12, 13, 11, 12, EOS]];
+    check(cycle(), two, |ask| ask.sampling.n = 2);
+    let words = |ask: &mut Ask| ask.prompt.tokens = vec![7, 63, 8];
+    check(MockScript::Echo, &[&[7, 8, 7, 8, EOS]], words);
+}
+
+#[test]
+fn reasons_and_logprobs() {
+    let rig = rig(cycle(), Some(4), MockCost::default());
+    let mut ask = ask(&rig.model, vec![text(1, 3)], 6);
+    ask.sampling.ignore_eos = false;
+    ask.sampling.logprobs = Some(2);
+    let answer = rig.ask(&ask);
+    assert_eq!(answer.reasons, [Some(FinishReason::Stop)]);
+    assert!(answer.choices[0].iter().all(|token| token.logprob == Some(0.0)));
+    ask.sampling.max_tokens = Some(3);
+    assert_eq!(rig.ask(&ask).reasons, [Some(FinishReason::Length)]);
+}
+
+#[test]
+fn steps_cost_what_was_set() {
+    let step = Duration::from_millis(5);
+    let rig = rig(cycle(), None, MockCost { step, ..MockCost::default() });
+    let ask = ask(&rig.model, vec![text(1, 3)], 10);
+    let started = Instant::now();
+    rig.ask_all(&vec![ask; 8]);
+    // Eight together take hardly longer than one: ten or eleven steps, not eighty.
+    let took = started.elapsed();
+    assert!((step * 10..step * 40).contains(&took), "{took:?}");
+}
+
+#[test]
+fn stamps_notice_ruined_blocks() {
+    let rig = rig(cycle(), None, MockCost::default());
+    let ask = ask(&rig.model, vec![text(1, 9)], 4);
+    assert_eq!(rig.ask(&ask).failed, None);
+    rig.wait_until_empty();
+    // The two full blocks of the prompt are cached; somebody writes into them.
+    let kv = rig.engine.kv();
+    for block in 0..kv.n_blocks {
+        // SAFETY: the engine is idle, so nobody else touches its blocks.
+        unsafe { kv.arena.base().add(block * kv.layout.block_bytes()).write(0xFF) };
+    }
+    let answer = rig.ask(&ask);
+    assert_eq!(answer.cached_tokens, 8);
+    assert!(answer.failed.expect("noticed").message.contains("KV"));
+}
