@@ -1,6 +1,7 @@
 //! Decoding to upright 8-bit RGB.
 //!
-//! All formats, the lossy ones too, have the bits that Pillow gives; the tests hold them against files.
+//! All formats, the lossy ones too, have the bits that Pillow gives; the tests hold them against
+//! files.
 
 use crate::header::Stored;
 use crate::pixels::Pixels;

@@ -142,8 +142,8 @@ fn indexed(info: &Info<'_>, indices: &[u8]) -> Pixels {
     Pixels { rgb, alpha }
 }
 
-/// Every sample as one byte: of sixteen bits the upper half; of fewer than eight the level scaled to
-/// 255, or the index as it is.
+/// Every sample as one byte: of sixteen bits the upper half; of fewer than eight the level scaled
+/// to 255, or the index as it is.
 fn one_byte_each(info: &Info<'_>, packed: Vec<u8>, n_row_bytes: usize) -> Vec<u8> {
     match info.bit_depth {
         BitDepth::Eight => packed,

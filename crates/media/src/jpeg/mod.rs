@@ -2,8 +2,8 @@
 //!
 //! Baseline, extended and progressive Huffman JPEG of 8 bits and 1, 3 or 4 components, restart
 //! intervals, any whole-number subsampling. The transform, the chroma interpolation and the colour
-//! conversion are integer arithmetic whose rounding the reference fixes, so that there is nothing to
-//! differ by. Broken or cut-off data are refused; they are never filled up with grey.
+//! conversion are integer arithmetic whose rounding the reference fixes, so that there is nothing
+//! to differ by. Broken or cut-off data are refused; they are never filled up with grey.
 //! Must not know EXIF, limits or other formats.
 
 mod bits;

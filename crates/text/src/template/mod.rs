@@ -59,8 +59,8 @@ impl ChatTemplate {
     /// Renders `messages`, a list of `{"role", "content"}` in JSON; a content is a string or a list
     /// of parts such as `{"type": "text", "text"}` and `{"type": "image"}`.
     ///
-    /// Errors: `InvalidInput` where the template refuses the messages (with its own words), fails on
-    /// them, or asks for too much work; a keyword argument that is no option.
+    /// Errors: `InvalidInput` where the template refuses the messages (with its own words), fails
+    /// on them, or asks for too much work; a keyword argument that is no option.
     pub fn render(&self, messages: &Value, options: &RenderOptions) -> Result<String> {
         let mut variables = self.tokens.clone();
         for (name, value) in &options.kwargs {

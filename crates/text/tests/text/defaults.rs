@@ -30,7 +30,8 @@ fn defaults_are_read_where_the_model_says_them() {
         repetition_penalty: Some(1.5),
         ..none
     };
-    let file = r#"{"do_sample": true, "temperature": 0.5, "top_k": 20, "min_p": 0.25, "repetition_penalty": 1.5}"#;
+    let file = r#"{"do_sample": true, "temperature": 0.5, "top_k": 20, "min_p": 0.25,
+        "repetition_penalty": 1.5}"#;
     check(file, "{}", sampled);
 }
 

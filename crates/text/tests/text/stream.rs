@@ -152,7 +152,8 @@ fn letters() -> Arc<Tokenizer> {
     let file = json!({
         "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
         "post_processor": null, "truncation": null, "padding": null,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+            "use_regex": true},
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "a"},
     });
     Tokenizer::from_card(&card(&[("tokenizer.json", &file.to_string())])).expect("a tokenizer")

@@ -35,7 +35,8 @@ fn the_first_place_that_has_a_template_is_taken() {
     const CONFIG: (&str, &str) = ("tokenizer_config.json", r#"{"chat_template": "config"}"#);
     const NAMED: (&str, &str) = (
         "tokenizer_config.json",
-        r#"{"chat_template": [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "named"}]}"#,
+        r#"{"chat_template": [{"name": "tool_use", "template": "tools"},
+            {"name": "default", "template": "named"}]}"#,
     );
     let check =
         |files: &[(&str, &str)], given: Option<&str>, tools: Option<Value>, expected: &str| {
