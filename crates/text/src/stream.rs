@@ -20,11 +20,8 @@ pub struct TextDelta {
 /// Its state is at most three bytes and the length of the longest stop string.
 pub struct TextStream {
     tokenizer: Arc<Tokenizer>,
-    skips_special: bool,
-    utf8: Utf8Stream,
+    decoder: Decoder,
     stops: StopStrings,
-    /// Whether anything was decoded yet.
-    has_begun: bool,
     is_stopped: bool,
 }
 
@@ -33,10 +30,8 @@ impl TextStream {
     pub fn new(tokenizer: Arc<Tokenizer>, skips_special: bool, stops: Vec<String>) -> Self {
         Self {
             tokenizer,
-            skips_special,
-            utf8: Utf8Stream::default(),
+            decoder: Decoder::new(skips_special),
             stops: StopStrings::new(stops),
-            has_begun: false,
             is_stopped: false,
         }
     }
@@ -46,15 +41,7 @@ impl TextStream {
         if self.is_stopped {
             return TextDelta { text: String::new(), is_stopped: true };
         }
-        let mut bytes = self.tokenizer.token_bytes(token);
-        if self.skips_special && self.tokenizer.is_special(token) {
-            bytes = &[];
-        }
-        if !self.has_begun && !bytes.is_empty() {
-            self.has_begun = true;
-            bytes = self.tokenizer.without_first_space(bytes);
-        }
-        let text = self.utf8.push(bytes);
+        let text = self.decoder.push(&self.tokenizer, token);
         self.show(text)
     }
 
@@ -63,7 +50,7 @@ impl TextStream {
         if self.is_stopped {
             return TextDelta { text: String::new(), is_stopped: true };
         }
-        let text = self.utf8.finish();
+        let text = self.decoder.finish();
         let mut delta = self.show(text);
         if !delta.is_stopped {
             delta.text.push_str(&self.stops.finish());
@@ -79,6 +66,39 @@ impl TextStream {
                 TextDelta { text, is_stopped: true }
             }
         }
+    }
+}
+
+/// Tokens to text: whole characters, without stop strings.
+pub(crate) struct Decoder {
+    skips_special: bool,
+    utf8: Utf8Stream,
+    /// Whether anything was decoded yet.
+    has_begun: bool,
+}
+
+impl Decoder {
+    /// A decoder that leaves out special tokens if `skips_special`.
+    pub(crate) fn new(skips_special: bool) -> Self {
+        Self { skips_special, utf8: Utf8Stream::default(), has_begun: false }
+    }
+
+    /// The characters that `token` completes.
+    pub(crate) fn push(&mut self, tokenizer: &Tokenizer, token: TokenId) -> String {
+        let mut bytes = tokenizer.token_bytes(token);
+        if self.skips_special && tokenizer.is_special(token) {
+            bytes = &[];
+        }
+        if !self.has_begun && !bytes.is_empty() {
+            self.has_begun = true;
+            bytes = tokenizer.without_first_space(bytes);
+        }
+        self.utf8.push(bytes)
+    }
+
+    /// What is left: an unfinished character, as U+FFFD.
+    pub(crate) fn finish(&mut self) -> String {
+        self.utf8.finish()
     }
 }
 

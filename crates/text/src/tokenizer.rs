@@ -3,8 +3,8 @@
 use crate::card::unusable;
 use crate::guard::{Guard, Part};
 use crate::pieces::Pieces;
-use crate::stream::TextStream;
-use std::sync::{Arc, OnceLock};
+use crate::stream::Decoder;
+use std::sync::OnceLock;
 use types::card::ModelCard;
 use types::{Error, Result, TokenId};
 
@@ -32,7 +32,7 @@ impl Tokenizer {
     /// Reads `tokenizer.json`.
     ///
     /// Errors: it is missing or broken, or decodes in a way that is not supported.
-    pub fn from_card(card: &ModelCard) -> Result<Arc<Self>> {
+    pub fn from_card(card: &ModelCard) -> Result<Self> {
         let broken = || unusable("the model's tokenizer.json is missing or cannot be read".into());
         let bytes = card.file("tokenizer.json").ok_or_else(broken)?;
         let mut library = tokenizers::Tokenizer::from_bytes(bytes).map_err(|_| broken())?;
@@ -49,14 +49,14 @@ impl Tokenizer {
             special.push(Special { id, takes_before: token.lstrip, takes_behind: token.rstrip });
             texts.push(token.content.clone());
         }
-        Ok(Arc::new(Self {
+        Ok(Self {
             pieces: Pieces::new(&decoder, &strings)?,
             guard: Guard::new(&texts).ok_or_else(broken)?,
             plain: OnceLock::new(),
             library,
             special,
             is_special,
-        }))
+        })
     }
 
     /// Tokens of `text`, special tokens in it recognised, none added.
@@ -75,10 +75,10 @@ impl Tokenizer {
     }
 
     /// The text of `tokens`, with or without special ones.
-    pub fn decode(self: &Arc<Self>, tokens: &[TokenId], skips_special: bool) -> String {
-        let mut stream = TextStream::new(self.clone(), skips_special, Vec::new());
-        let mut text: String = tokens.iter().map(|&token| stream.push(token).text).collect();
-        text.push_str(&stream.finish().text);
+    pub fn decode(&self, tokens: &[TokenId], skips_special: bool) -> String {
+        let mut decoder = Decoder::new(skips_special);
+        let mut text: String = tokens.iter().map(|&token| decoder.push(self, token)).collect();
+        text.push_str(&decoder.finish());
         text
     }
 

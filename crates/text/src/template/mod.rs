@@ -59,6 +59,9 @@ impl ChatTemplate {
     /// Renders `messages`, a list of `{"role", "content"}` in JSON; a content is a string or a list
     /// of parts such as `{"type": "text", "text"}` and `{"type": "image"}`.
     ///
+    /// In the result nothing tells the template's special tokens from those that a client wrote:
+    /// what clients send goes through [`crate::tokenize_chat`].
+    ///
     /// Errors: `InvalidInput` where the template refuses the messages (with its own words), fails
     /// on them, or asks for too much work; a keyword argument that is no option.
     pub fn render(&self, messages: &Value, options: &RenderOptions) -> Result<String> {

@@ -17,7 +17,7 @@ fn model(template: Option<&str>) -> (ChatTemplate, Arc<Tokenizer>) {
     let card = ModelCard { template_override: template.map(str::to_owned), ..card };
     (
         ChatTemplate::from_card(&card).expect("a template"),
-        Tokenizer::from_card(&card).expect("a tokenizer"),
+        Arc::new(Tokenizer::from_card(&card).expect("a tokenizer")),
     )
 }
 

@@ -13,7 +13,7 @@ const N_SEQUENCES: u64 = 3000;
 fn pieces_make_the_whole_text_of_a_byte_level_vocabulary() {
     let files = golden_card("checkpoint", &["tokenizer.json"]);
     let library = tokenizers::Tokenizer::from_bytes(&files.files[0].1).expect("a tokenizer");
-    let tokenizer = Tokenizer::from_card(&files).expect("a tokenizer");
+    let tokenizer = Arc::new(Tokenizer::from_card(&files).expect("a tokenizer"));
     for seed in 0..N_SEQUENCES {
         let mut random = Random(seed);
         let ids: Vec<u32> = (0..random.below(40)).map(|_| random.below(384) as u32).collect();
@@ -32,7 +32,8 @@ fn pieces_make_the_whole_text_of_a_byte_level_vocabulary() {
 fn pieces_make_the_whole_text_of_a_byte_fallback_vocabulary() {
     let file = byte_fallback_vocabulary().to_string();
     let library = tokenizers::Tokenizer::from_bytes(&file).expect("a tokenizer");
-    let tokenizer = Tokenizer::from_card(&card(&[("tokenizer.json", &file)])).expect("a tokenizer");
+    let tokenizer =
+        Arc::new(Tokenizer::from_card(&card(&[("tokenizer.json", &file)])).expect("a tokenizer"));
     for seed in 0..N_SEQUENCES {
         let mut random = Random(seed);
         let ids: Vec<u32> =
@@ -51,7 +52,8 @@ fn pieces_make_the_whole_text_of_a_byte_fallback_vocabulary() {
 #[test]
 fn broken_bytes_of_a_byte_fallback_vocabulary_become_replacement_characters() {
     let file = byte_fallback_vocabulary().to_string();
-    let tokenizer = Tokenizer::from_card(&card(&[("tokenizer.json", &file)])).expect("a tokenizer");
+    let tokenizer =
+        Arc::new(Tokenizer::from_card(&card(&[("tokenizer.json", &file)])).expect("a tokenizer"));
     let byte = |byte: u8| u32::from(byte) + 2;
     assert_eq!(
         tokenizer.decode(&[byte(0xE6), byte(b'a'), byte(0xC3), byte(0xA9)], true),
@@ -156,7 +158,9 @@ fn letters() -> Arc<Tokenizer> {
             "use_regex": true},
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "a"},
     });
-    Tokenizer::from_card(&card(&[("tokenizer.json", &file.to_string())])).expect("a tokenizer")
+    Arc::new(
+        Tokenizer::from_card(&card(&[("tokenizer.json", &file.to_string())])).expect("a tokenizer"),
+    )
 }
 
 const WORDS: [&str; 8] = ["▁the", "▁", "cat", "▁▁", "é", "日", "▁Ünï", "."];

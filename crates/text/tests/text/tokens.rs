@@ -5,7 +5,9 @@ use std::sync::Arc;
 use text::{TextStream, Tokenizer};
 
 fn tokenizer() -> Arc<Tokenizer> {
-    Tokenizer::from_card(&golden_card("checkpoint", &["tokenizer.json"])).expect("a tokenizer")
+    Arc::new(
+        Tokenizer::from_card(&golden_card("checkpoint", &["tokenizer.json"])).expect("a tokenizer"),
+    )
 }
 
 #[test]
