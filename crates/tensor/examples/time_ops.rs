@@ -4,8 +4,7 @@
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
-use tensor::ops::linear::{Arrangement, Matrix};
-use tensor::ops::{Activation, Weight, attention_packed, layer_norm, linear};
+use tensor::ops::{Activation, Arrangement, Matrix, Weight, attention_packed, layer_norm, linear};
 use tensor::{DType, Device, Tensor};
 
 /// Rows, outputs, inputs.

@@ -42,6 +42,12 @@ pub fn attention_packed(
     if !fits || segments.iter().sum::<usize>() != qkv.n_rows() {
         return Err(misuse("attention_packed", "the segments or heads do not fit the input"));
     }
+    let Device::Cpu(threads) = device;
+    Ok(run_packed((threads, Isa::best()), qkv, n_heads, segments))
+}
+
+fn run_packed(on: (&Threads, Isa), qkv: &Tensor, n_heads: usize, segments: &[usize]) -> Tensor {
+    let width = qkv.row_len() / 3;
     let mut out = Tensor::scratch::<f32>(&[qkv.n_rows(), width]);
     let shape = Shape { n_kv_heads: n_heads, group: 1, dim: width / n_heads };
     let counts: Vec<usize> = segments.iter().flat_map(|&len| vec![len; len]).collect();
@@ -53,15 +59,14 @@ pub fn attention_packed(
         seqs.push(Seq { first_row, key_counts: &counts[first_row..first_row + len], keys });
         first_row += len;
     }
-    let Device::Cpu(threads) = device;
-    run_cpu((threads, Isa::best()), shape, qkv, &seqs, &mut out);
-    Ok(out)
+    run_cpu(on, shape, qkv, &seqs, &mut out);
+    out
 }
 
 /// Attention to keys in the paged cache.
 ///
 /// `q` is f32 `[rows, n_heads · dim or more]`, queries first; `layer` indexes the pool's layers.
-/// Errors: shapes that do not fit, a table that is too short or names no block.
+/// Errors: shapes that do not fit, a row without keys, a table that is too short or names no block.
 pub fn attention_paged(
     device: &Device,
     q: &Tensor,
@@ -77,16 +82,20 @@ pub fn attention_paged(
     if !heads_fit || !seqs.iter().all(|seq| is_covered(seq, q.n_rows(), kv)) {
         return Err(misuse("attention_paged", "the queries do not fit the cache or the tables"));
     }
-    let mut out = Tensor::scratch::<f32>(&[q.n_rows(), n_heads * layout.head_dim]);
-    let shape = Shape {
-        n_kv_heads: layout.n_kv_heads,
-        group: n_heads / layout.n_kv_heads,
-        dim: layout.head_dim,
-    };
-    let with_keys = |seq: &PagedSeq<'_>| seq.key_counts.iter().all(|&count| count > 0);
-    if !seqs.iter().all(with_keys) {
-        return Err(misuse("attention_paged", "a row without keys"));
-    }
+    let Device::Cpu(threads) = device;
+    Ok(run_paged((threads, Isa::best()), q, n_heads, (kv, layer), seqs))
+}
+
+fn run_paged(
+    on: (&Threads, Isa),
+    q: &Tensor,
+    n_heads: usize,
+    (kv, layer): (&KvPool, usize),
+    seqs: &[PagedSeq<'_>],
+) -> Tensor {
+    let (n_kv_heads, dim) = (kv.layout.n_kv_heads, kv.layout.head_dim);
+    let mut out = Tensor::scratch::<f32>(&[q.n_rows(), n_heads * dim]);
+    let shape = Shape { n_kv_heads, group: n_heads / n_kv_heads, dim };
     let seqs: Vec<Seq<'_>> = seqs
         .iter()
         .map(|seq| Seq {
@@ -95,15 +104,15 @@ pub fn attention_paged(
             keys: Keys::Blocks { kv, layer, block_table: seq.block_table },
         })
         .collect();
-    let Device::Cpu(threads) = device;
-    run_cpu((threads, Isa::best()), shape, q, &seqs, &mut out);
-    Ok(out)
+    run_cpu(on, shape, q, &seqs, &mut out);
+    out
 }
 
 fn is_covered(seq: &PagedSeq<'_>, n_rows: usize, kv: &KvPool) -> bool {
     let n_keys = seq.key_counts.iter().copied().max().unwrap_or(0);
     let n_blocks = n_keys.div_ceil(kv.layout.block_size);
     seq.first_row + seq.key_counts.len() <= n_rows
+        && seq.key_counts.iter().all(|&count| count > 0)
         && seq.block_table.len() >= n_blocks
         && seq.block_table[..n_blocks].iter().all(|&block| (block as usize) < kv.n_blocks)
 }
@@ -469,3 +478,7 @@ impl Sink for ValueSink<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "attention_tests.rs"]
+mod tests;

@@ -3,8 +3,8 @@
 //! Contract. The table is a [`Weight`] `[vocabulary, n]` (often the head's too); `tokens` index its
 //! rows; result f32 `[tokens, n]`, widened exactly.
 
-use super::linear::Weight;
 use super::misuse;
+use super::weight::Weight;
 use crate::device::Device;
 use crate::tensor::Tensor;
 use types::{Result, TokenId};
@@ -27,15 +27,15 @@ pub fn embedding(device: &Device, table: &Weight, tokens: &[TokenId]) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::linear::tests::{matrix_bytes, pack_one};
-    use crate::{DType, Device};
+    use crate::DType;
+    use crate::ops::cases::{Random, pack_one};
 
     #[test]
     fn rows_are_those_of_the_matrix() {
         let device = Device::all_cpus();
         for dtype in [DType::F32, DType::Bf16, DType::F16] {
-            let (bytes, values) = matrix_bytes(dtype, 37, 5, 7);
-            let table = pack_one(&device, dtype, (37, 5), &bytes);
+            let (bytes, values) = Random(7).stored(dtype, 37 * 5);
+            let table = pack_one(dtype, (37, 5), &bytes);
             let tokens = [0, 36, 16, 15, 36];
             let rows = embedding(&device, &table, &tokens).unwrap();
             for (idx, &token) in tokens.iter().enumerate() {

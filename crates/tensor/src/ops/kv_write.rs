@@ -82,3 +82,57 @@ fn write_row(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::KvLayout;
+    use crate::ops::cases::Random;
+
+    const LAYOUT: KvLayout =
+        KvLayout { block_size: 4, n_layers: 3, n_kv_heads: 2, head_dim: 5, dtype: DType::F32 };
+
+    /// The whole pool as elements.
+    fn elements(kv: &KvPool) -> &[f32] {
+        let n = kv.layout.block_bytes() / 4 * kv.n_blocks;
+        // SAFETY: the pool's arena holds as many f32, and nobody writes it here.
+        unsafe { std::slice::from_raw_parts(kv.arena.base().cast(), n) }
+    }
+
+    #[test]
+    fn rows_go_where_the_layout_says_and_nowhere_else() {
+        let mut kv = KvPool::new(LAYOUT, 4).unwrap();
+        let qkv = Random(3).tensor(&[5, 30]);
+        let (table, start, layer) = ([3, 0], 2, 1);
+        let rows = KvRows { first_row: 1, n_rows: 4, start_pos: start, block_table: &table };
+        kv_write(&Device::all_cpus(), &qkv, (&mut kv, layer), &[rows]).unwrap();
+        let mut expected = vec![0.0; elements(&kv).len()];
+        for idx in 0..4 {
+            let (block, token) = (table[(start + idx) / 4] as usize, (start + idx) % 4);
+            for (head, which, dim) in (0..20).map(|i| (i / 10, i / 5 % 2, i % 5)) {
+                // [block][kv_head][layer][K|V][token][dim]
+                let at = ((((block * 2 + head) * 3 + layer) * 2 + which) * 4 + token) * 5 + dim;
+                // Behind ten columns of queries: keys of both heads, then values of both.
+                expected[at] = qkv.row(1 + idx)[10 + which * 10 + head * 5 + dim];
+            }
+        }
+        assert_eq!(elements(&kv), expected);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let device = Device::all_cpus();
+        let mut kv = KvPool::new(LAYOUT, 4).unwrap();
+        let qkv = Tensor::zeros::<f32>(&[5, 30]);
+        let mut run = |n_rows, start_pos, block_table: &[u32], layer| {
+            let rows = KvRows { first_row: 0, n_rows, start_pos, block_table };
+            kv_write(&device, &qkv, (&mut kv, layer), &[rows])
+        };
+        assert!(run(5, 0, &[1, 2], 2).is_ok());
+        assert!(run(5, 0, &[1], 2).is_err(), "the table is too short");
+        assert!(run(5, 4, &[9, 1, 2], 2).is_ok(), "a block before the rows is not written");
+        assert!(run(5, 0, &[1, 4], 2).is_err(), "there is no such block");
+        assert!(run(6, 0, &[1, 2], 2).is_err(), "there are no such rows");
+        assert!(run(5, 0, &[1, 2], 3).is_err(), "there is no such layer");
+    }
+}

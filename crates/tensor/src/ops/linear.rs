@@ -5,48 +5,15 @@
 //! Result f32 `[rows, n]` (`[rows, n/2]` for [`Activation::SwiGlu`]).
 
 use super::misuse;
-use super::tile::{Panels, Rows, Sink, n_panels, product};
+use super::tile::{Panels, Rows, Sink, product};
+use super::weight::{Arrangement, Weight};
 use crate::device::Device;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::simd::{Isa, Kernel, LANES, Lanes, Loadable, launch, math};
 use crate::tensor::Tensor;
 use crate::threads::Threads;
 use half::{bf16, f16};
 use types::Result;
-
-/// A borrowed matrix as a checkpoint stores it: C order, any alignment.
-#[derive(Debug, Clone, Copy)]
-pub struct Matrix<'a> {
-    /// Element type.
-    pub dtype: DType,
-    /// Rows (outputs of a linear layer).
-    pub n_rows: usize,
-    /// Columns (its inputs).
-    pub n_columns: usize,
-    /// The elements, little endian.
-    pub bytes: &'a [u8],
-}
-
-/// How several matrices share one weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrangement {
-    /// One below the other (query, key and value in one product).
-    Stacked,
-    /// Two of equal shape, sixteen rows of each in turn (gate and up of a gated MLP).
-    Alternating,
-}
-
-/// A weight in panels, with its bias.
-#[derive(Debug)]
-pub struct Weight {
-    /// `[n_panels, k, 16]`; rows beyond a matrix's last are zeros.
-    panels: Tensor,
-    /// `[n_panels * 16]`, zeros where there is no bias.
-    bias: Tensor,
-    n: usize,
-    k: usize,
-    arrangement: Arrangement,
-}
 
 /// What happens to a product before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,74 +26,6 @@ pub enum Activation {
     Gelu,
     /// `gate σ(gate) · up`, of an alternating weight.
     SwiGlu,
-}
-
-impl Weight {
-    /// Repacks matrices with the same number of columns; `biases` are empty or one per matrix, f32.
-    ///
-    /// Matrices of different types become f32, which holds all of them exactly.
-    /// Errors: shapes that do not fit.
-    pub fn pack(
-        device: &Device,
-        matrices: &[Matrix<'_>],
-        biases: &[Vec<f32>],
-        arrangement: Arrangement,
-    ) -> Result<Self> {
-        check_pack(matrices, biases, arrangement)?;
-        let (k, n) = (matrices[0].n_columns, matrices.iter().map(|matrix| matrix.n_rows).sum());
-        let places = places(matrices, arrangement);
-        let dtype = matrices[0].dtype;
-        let dtype = if matrices.iter().all(|m| m.dtype == dtype) { dtype } else { DType::F32 };
-        let Device::Cpu(threads) = device;
-        let panels = match dtype {
-            DType::F32 => pack_panels::<f32>(threads, matrices, &places, k),
-            DType::Bf16 => pack_panels::<bf16>(threads, matrices, &places, k),
-            DType::F16 => pack_panels::<f16>(threads, matrices, &places, k),
-            DType::U8 => return Err(misuse("pack", "weights of bytes")),
-        };
-        let mut bias = Tensor::zeros::<f32>(&[places.len() * LANES]);
-        for (panel, place) in bias.as_mut_slice::<f32>().chunks_mut(LANES).zip(&places) {
-            let values = biases.get(place.matrix).map_or(&[][..], |bias| &bias[place.row..]);
-            let n_values = values.len().min(LANES);
-            panel[..n_values].copy_from_slice(&values[..n_values]);
-        }
-        Ok(Self { panels, bias, n, k, arrangement })
-    }
-
-    /// Outputs, both of a gated pair counted.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Inputs.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Type of the elements.
-    pub fn dtype(&self) -> DType {
-        self.panels.dtype()
-    }
-
-    /// Row `idx` of the matrix, widened (for embeddings that share the head's weight).
-    pub(super) fn copy_row(&self, idx: usize, to: &mut [f32]) {
-        match self.dtype() {
-            DType::F32 => self.copy_row_of::<f32>(idx, to, |value| value),
-            DType::Bf16 => self.copy_row_of::<bf16>(idx, to, bf16::to_f32),
-            DType::F16 => self.copy_row_of::<f16>(idx, to, f16::to_f32),
-            DType::U8 => unreachable!("weights are never bytes"),
-        }
-    }
-
-    fn copy_row_of<W: Element>(&self, idx: usize, to: &mut [f32], widen: impl Fn(W) -> f32) {
-        let panel = &self.panels.as_slice::<W>()[idx / LANES * LANES * self.k..];
-        let column = panel[idx % LANES..].iter().step_by(LANES);
-        to.iter_mut().zip(column).for_each(|(to, &from)| *to = widen(from));
-    }
-
-    fn n_panels(&self) -> usize {
-        self.panels.shape()[0]
-    }
 }
 
 /// `activation(x Wᵀ + b)` as a new tensor.
@@ -163,116 +62,8 @@ pub fn linear_add(device: &Device, x: &Tensor, w: &Weight, y: &mut Tensor) -> Re
     Ok(())
 }
 
-fn check_pack(
-    matrices: &[Matrix<'_>],
-    biases: &[Vec<f32>],
-    arrangement: Arrangement,
-) -> Result<()> {
-    let Some(first) = matrices.first() else {
-        return Err(misuse("pack", "no matrix"));
-    };
-    let same_depth = matrices.iter().all(|matrix| matrix.n_columns == first.n_columns);
-    let sizes_fit = matrices.iter().all(|matrix| {
-        matrix.bytes.len() == matrix.n_rows * matrix.n_columns * matrix.dtype.n_bytes()
-    });
-    let biases_fit = biases.is_empty()
-        || biases.len() == matrices.len()
-            && biases.iter().zip(matrices).all(|(bias, matrix)| bias.len() == matrix.n_rows);
-    // A stacked matrix begins in the middle of a panel unless the ones above fill theirs.
-    let above = match arrangement {
-        Arrangement::Stacked => &matrices[..matrices.len() - 1],
-        Arrangement::Alternating => matrices,
-    };
-    let whole_panels = above.iter().all(|matrix| matrix.n_rows.is_multiple_of(LANES));
-    let a_pair = arrangement == Arrangement::Stacked
-        || matrices.len() == 2 && matrices[1].n_rows == first.n_rows;
-    if same_depth && sizes_fit && biases_fit && whole_panels && a_pair {
-        return Ok(());
-    }
-    Err(misuse("pack", "matrices that cannot share a weight"))
-}
-
-/// Where a panel's rows come from.
-#[derive(Clone, Copy)]
-struct Place {
-    matrix: usize,
-    row: usize,
-}
-
-fn places(matrices: &[Matrix<'_>], arrangement: Arrangement) -> Vec<Place> {
-    let of_matrix = |matrix: usize| {
-        let n_panels = n_panels(matrices[matrix].n_rows);
-        (0..n_panels).map(move |panel| Place { matrix, row: panel * LANES })
-    };
-    match arrangement {
-        Arrangement::Stacked => (0..matrices.len()).flat_map(of_matrix).collect(),
-        Arrangement::Alternating => {
-            of_matrix(0).zip(of_matrix(1)).flat_map(|(gate, up)| [gate, up]).collect()
-        }
-    }
-}
-
-/// A type that weights are packed into.
-trait Packed: Loadable {
-    fn read(dtype: DType, bytes: &[u8]) -> Self;
-}
-
-impl Packed for f32 {
-    fn read(dtype: DType, bytes: &[u8]) -> Self {
-        match dtype {
-            DType::F32 => bytemuck::pod_read_unaligned(bytes),
-            DType::Bf16 => bytemuck::pod_read_unaligned::<bf16>(bytes).to_f32(),
-            DType::F16 => bytemuck::pod_read_unaligned::<f16>(bytes).to_f32(),
-            DType::U8 => f32::from(bytes[0]),
-        }
-    }
-}
-
-impl Packed for bf16 {
-    fn read(_same: DType, bytes: &[u8]) -> Self {
-        bytemuck::pod_read_unaligned(bytes)
-    }
-}
-
-impl Packed for f16 {
-    fn read(_same: DType, bytes: &[u8]) -> Self {
-        bytemuck::pod_read_unaligned(bytes)
-    }
-}
-
-fn pack_panels<W: Packed>(
-    threads: &Threads,
-    matrices: &[Matrix<'_>],
-    places: &[Place],
-    k: usize,
-) -> Tensor {
-    let mut panels = Tensor::scratch::<W>(&[places.len(), k, LANES]);
-    threads.for_each_chunk(panels.as_mut_slice::<W>(), k * LANES, &|panel, to| {
-        let place = places[panel];
-        pack_panel(&matrices[place.matrix], place.row, to);
-    });
-    panels
-}
-
-/// Transposes up to sixteen rows from `first_row` into `[k][16]`.
-fn pack_panel<W: Packed>(matrix: &Matrix<'_>, first_row: usize, to: &mut [W]) {
-    let n_bytes = matrix.dtype.n_bytes();
-    let n_rows = LANES.min(matrix.n_rows - first_row);
-    if n_rows < LANES {
-        to.fill(W::zeroed());
-    }
-    for lane in 0..n_rows {
-        let start = (first_row + lane) * matrix.n_columns * n_bytes;
-        let row = &matrix.bytes[start..start + matrix.n_columns * n_bytes];
-        let column = to[lane..].iter_mut().step_by(LANES);
-        for (to, from) in column.zip(row.chunks_exact(n_bytes)) {
-            *to = W::read(matrix.dtype, from);
-        }
-    }
-}
-
 /// What is done with the sums.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finish {
     Write,
     Add,
@@ -512,6 +303,172 @@ impl Output {
         unsafe {
             let to = self.y.add(row * self.n_columns + panel * LANES);
             if left >= LANES { values.store(to) } else { values.store_first(to, left) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::cases::{Random, assert_close, bits, everywhere};
+    use crate::ops::weight::Matrix;
+
+    /// Rows, outputs and inputs: alone, around the widths of tiles, panels and tasks, and large.
+    const CASES: &[(usize, usize, usize)] = &[
+        (1, 1, 1),
+        (1, 16, 64),
+        (1, 129, 33),
+        (2, 15, 7),
+        (3, 17, 64),
+        (4, 48, 5),
+        (7, 64, 64),
+        (8, 49, 128),
+        (9, 130, 17),
+        (16, 96, 64),
+        (17, 100, 31),
+        (140, 208, 96),
+        (1, 4000, 300),
+        (0, 16, 16),
+    ];
+    const DTYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
+
+    struct Case {
+        x: Tensor,
+        weight: Weight,
+        /// `x Wᵀ + b` in f64, `[rows, n]`.
+        sums: Vec<f64>,
+    }
+
+    fn case((n_rows, n, k): (usize, usize, usize), dtype: DType, gated: bool) -> Case {
+        let mut random = Random((n_rows * 7 + n * 3 + k) as u64);
+        let x = random.tensor(&[n_rows, k]);
+        let n_matrices = if gated { 2 } else { 1 };
+        let stored: Vec<_> = (0..n_matrices).map(|_| random.stored(dtype, n * k)).collect();
+        let biases: Vec<Vec<f32>> = (0..n_matrices).map(|_| random.units(n)).collect();
+        let matrices: Vec<Matrix<'_>> = stored
+            .iter()
+            .map(|(bytes, _)| Matrix { dtype, n_rows: n, n_columns: k, bytes })
+            .collect();
+        let arrangement = if gated { Arrangement::Alternating } else { Arrangement::Stacked };
+        let weight = Weight::pack(&Device::all_cpus(), &matrices, &biases, arrangement).unwrap();
+        let mut sums = Vec::new();
+        for row in 0..n_rows {
+            for ((_, values), bias) in stored.iter().zip(&biases) {
+                for (column, bias) in values.chunks(k).zip(bias) {
+                    let products = x.row(row).iter().zip(column);
+                    let product: f64 = products.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    sums.push(product + f64::from(*bias));
+                }
+            }
+        }
+        Case { x, weight, sums }
+    }
+
+    fn apply(finish: Finish, sum: f64) -> f64 {
+        match finish {
+            Finish::Write => sum,
+            Finish::Add => sum + 1.0,
+            Finish::QuickGelu => sum / (1.0 + (-1.702 * sum).exp()),
+            Finish::Gelu => sum * 0.5 * (1.0 + erf(sum / 2_f64.sqrt())),
+            Finish::SwiGlu => sum / (1.0 + (-sum).exp()),
+        }
+    }
+
+    /// The error function by its Taylor series, good for the |x| < 5 met here.
+    fn erf(x: f64) -> f64 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..120 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        if x.abs() > 5.0 { x.signum() } else { sum * 2.0 / std::f64::consts::PI.sqrt() }
+    }
+
+    fn check(size: (usize, usize, usize), dtype: DType, finish: Finish) {
+        let gated = finish == Finish::SwiGlu;
+        let case = case(size, dtype, gated);
+        let (n_rows, n, _) = size;
+        let expected: Vec<f64> = match gated {
+            false => case.sums.iter().map(|&sum| apply(finish, sum)).collect(),
+            true => case
+                .sums
+                .chunks(2 * n)
+                .flat_map(|row| (0..n).map(|i| apply(finish, row[i]) * row[n + i]))
+                .collect(),
+        };
+        let what = format!("{size:?} {dtype:?} {finish:?}");
+        let run = |threads: &Threads, isa, x: &Tensor| {
+            let mut y = Tensor::from_slice(&[x.n_rows(), n], &vec![1.0_f32; x.n_rows() * n]);
+            run_cpu(threads, isa, x, &case.weight, (&mut y, finish));
+            y
+        };
+        let mut first = None;
+        for (threads, isa) in everywhere() {
+            let y = run(&threads, isa, &case.x);
+            assert_close(y.as_f32(), &expected, 3e-5, &what);
+            assert_eq!(&bits(&y), first.get_or_insert(bits(&y)), "{what}: {isa:?} has other bits");
+            for row in 0..n_rows.min(19) {
+                let alone = Tensor::from_slice(&[1, case.x.row_len()], case.x.row(row));
+                let alone = run(&threads, isa, &alone);
+                let together = Tensor::from_slice(&[1, n], y.row(row));
+                assert_eq!(bits(&alone), bits(&together), "{what}: row {row} alone");
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_right_and_their_bits_depend_on_nothing_else() {
+        for &size in CASES {
+            for dtype in DTYPES {
+                check(size, dtype, Finish::Write);
+            }
+            check(size, DType::Bf16, Finish::Add);
+        }
+    }
+
+    #[test]
+    fn activations_are_right() {
+        for size in [(1, 16, 4), (5, 48, 64), (20, 112, 33)] {
+            for finish in [Finish::QuickGelu, Finish::Gelu, Finish::SwiGlu] {
+                DTYPES.iter().for_each(|&dtype| check(size, dtype, finish));
+            }
+        }
+    }
+
+    #[test]
+    fn matrices_stacked_give_the_columns_of_each() {
+        let device = Device::all_cpus();
+        let mut random = Random(5);
+        let x = random.tensor(&[3, 24]);
+        let (first, second) =
+            (random.stored(DType::F16, 32 * 24), random.stored(DType::F32, 5 * 24));
+        let matrix = |dtype, n_rows, bytes| Matrix { dtype, n_rows, n_columns: 24, bytes };
+        let matrices = [matrix(DType::F16, 32, &first.0[..]), matrix(DType::F32, 5, &second.0[..])];
+        let pack = |matrices: &[Matrix<'_>]| {
+            Weight::pack(&device, matrices, &[], Arrangement::Stacked).unwrap()
+        };
+        let run = |weight: &Weight| linear(&device, &x, weight, Activation::None).unwrap();
+        let both = run(&pack(&matrices));
+        let (one, other) = (run(&pack(&matrices[..1])), run(&pack(&matrices[1..])));
+        for row in 0..3 {
+            assert_eq!(both.row(row), [one.row(row), other.row(row)].concat());
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let device = Device::all_cpus();
+        let case = case((2, 16, 8), DType::F32, false);
+        let narrow = Tensor::zeros::<f32>(&[2, 7]);
+        assert!(linear(&device, &narrow, &case.weight, Activation::None).is_err());
+        assert!(linear(&device, &case.x, &case.weight, Activation::SwiGlu).is_err());
+        let mut y = Tensor::zeros::<f32>(&[3, 16]);
+        assert!(linear_add(&device, &case.x, &case.weight, &mut y).is_err());
+        let bytes = [0; 64];
+        let ragged = Matrix { dtype: DType::F32, n_rows: 4, n_columns: 4, bytes: &bytes };
+        for arrangement in [Arrangement::Stacked, Arrangement::Alternating] {
+            assert!(Weight::pack(&device, &[ragged, ragged], &[], arrangement).is_err());
+            assert!(Weight::pack(&device, &[], &[], arrangement).is_err());
         }
     }
 }

@@ -142,3 +142,59 @@ unsafe fn read_some<L: Lanes>(from: &[f32], left: usize) -> L {
         if left >= LANES { L::load(from.as_ptr()) } else { L::load_first(from.as_ptr(), left) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::cases::{Random, assert_close, bits, everywhere};
+
+    /// Rows and columns: around the vector width, real widths, more than a task.
+    const CASES: &[(usize, usize)] =
+        &[(1, 1), (1, 15), (2, 16), (3, 17), (5, 33), (4, 160), (300, 256), (2, 1280), (0, 16)];
+    const EPSILON: f32 = 1e-6;
+
+    fn reference(x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f64> {
+        let n = x.len() as f64;
+        let mean: f64 = bias.map_or(0.0, |_| x.iter().map(|&v| f64::from(v)).sum::<f64>() / n);
+        let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+        let scale = 1.0 / (variance + f64::from(EPSILON)).sqrt();
+        let scaled =
+            x.iter().zip(weight).map(|(&v, &w)| (f64::from(v) - mean) * scale * f64::from(w));
+        scaled.enumerate().map(|(i, v)| v + bias.map_or(0.0, |bias| f64::from(bias[i]))).collect()
+    }
+
+    fn check((n_rows, n): (usize, usize), is_layer_norm: bool) {
+        let mut random = Random((n_rows + n) as u64);
+        // Far from zero, so that a variance without centring would show.
+        let values: Vec<f32> = random.units(n_rows * n).iter().map(|v| v + 3.0).collect();
+        let x = Tensor::from_slice(&[n_rows, n], &values);
+        let (weight, bias) = (random.tensor(&[n]), random.tensor(&[n]));
+        let bias = is_layer_norm.then_some(&bias);
+        let expected: Vec<f64> = (0..n_rows)
+            .flat_map(|row| reference(x.row(row), weight.as_f32(), bias.map(Tensor::as_f32)))
+            .collect();
+        let mut first = None;
+        for (threads, isa) in everywhere() {
+            let y = run_cpu(&threads, isa, &x, (&weight, bias, EPSILON));
+            // A single column is all rounding error, scaled up by 1/sqrt(epsilon).
+            assert_close(y.as_f32(), &expected, 2e-5, &format!("{n_rows} x {n}"));
+            assert_eq!(&bits(&y), first.get_or_insert(bits(&y)), "{isa:?} has other bits");
+        }
+    }
+
+    #[test]
+    fn rows_are_normalised() {
+        for &size in CASES {
+            check(size, true);
+            check(size, false);
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let device = Device::all_cpus();
+        let (x, weight) = (Tensor::zeros::<f32>(&[2, 8]), Tensor::zeros::<f32>(&[7]));
+        assert!(rms_norm(&device, &x, &weight, EPSILON).is_err());
+        assert!(layer_norm(&device, &x, &weight, &weight, EPSILON).is_err());
+    }
+}

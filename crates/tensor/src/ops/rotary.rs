@@ -95,3 +95,56 @@ unsafe fn rotate_head<L: Lanes>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
         high[i] = b * cos[i] + a * sin[i];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::cases::{Random, assert_close, bits, everywhere};
+
+    /// Rows, heads in a row, half a head: odd, real (32, 40, 64), more than a task.
+    const CASES: &[(usize, usize, usize)] =
+        &[(1, 1, 1), (2, 3, 5), (3, 6, 32), (2, 4, 40), (5, 4, 64), (200, 8, 36)];
+
+    fn check((n_rows, n_heads, half): (usize, usize, usize)) {
+        let mut random = Random((n_rows + n_heads + half) as u64);
+        let x = random.tensor(&[n_rows, n_heads * 2 * half]);
+        let angles =
+            Angles { cos: random.tensor(&[n_rows, half]), sin: random.tensor(&[n_rows, half]) };
+        let heads = 0..n_heads.div_ceil(2);
+        let mut expected: Vec<f64> = x.as_f32().iter().map(|&v| f64::from(v)).collect();
+        for row in 0..n_rows {
+            for head in heads.clone() {
+                for i in 0..half {
+                    let (cos, sin) = (angles.cos.row(row)[i], angles.sin.row(row)[i]);
+                    let at = row * n_heads * 2 * half + head * 2 * half + i;
+                    let (a, b) = (f64::from(x.as_f32()[at]), f64::from(x.as_f32()[at + half]));
+                    expected[at] = a * f64::from(cos) - b * f64::from(sin);
+                    expected[at + half] = b * f64::from(cos) + a * f64::from(sin);
+                }
+            }
+        }
+        let mut first = None;
+        for (threads, isa) in everywhere() {
+            let mut y = Tensor::from_slice(x.shape(), x.as_f32());
+            run_cpu(&threads, isa, &mut y, (&angles, heads.clone()));
+            assert_close(y.as_f32(), &expected, 1e-6, &format!("{n_rows} {n_heads} {half}"));
+            assert_eq!(&bits(&y), first.get_or_insert(bits(&y)), "{isa:?} has other bits");
+        }
+    }
+
+    #[test]
+    fn heads_are_rotated_and_the_others_left() {
+        CASES.iter().for_each(|&size| check(size));
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let device = Device::all_cpus();
+        let angles =
+            Angles { cos: Tensor::zeros::<f32>(&[2, 4]), sin: Tensor::zeros::<f32>(&[2, 4]) };
+        let mut x = Tensor::zeros::<f32>(&[2, 16]);
+        assert!(rotary(&device, &mut x, &angles, 0..3).is_err());
+        let mut x = Tensor::zeros::<f32>(&[3, 16]);
+        assert!(rotary(&device, &mut x, &angles, 0..1).is_err());
+    }
+}

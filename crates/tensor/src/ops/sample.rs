@@ -47,27 +47,30 @@ impl Draw<'_> {
 pub struct Sampler {
     /// Logits after penalties, bias and mask. `[vocab]`
     logits: Vec<f32>,
+    /// Each token's share of the most likely one's probability, after temperature. `[vocab]`
+    weights: Vec<f32>,
     /// Tokens still in question.
     candidates: Vec<Candidate>,
     /// How often each token came, while penalties are applied; zero in between. `[vocab]`
     counts: Vec<u32>,
 }
 
-/// A token and its score: a logit, or the logarithm of its share of the most likely one's probability.
+/// A token, its logit and its weight.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     token: TokenId,
-    score: f32,
+    logit: f32,
+    weight: f32,
 }
 
 impl Candidate {
-    /// The higher score first; of equal ones the lower token.
+    /// The higher logit first; of equal ones the lower token.
     fn order(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then(self.token.cmp(&other.token))
+        other.logit.total_cmp(&self.logit).then(self.token.cmp(&other.token))
     }
 
     fn weight(&self) -> f64 {
-        f64::from(self.score.exp())
+        f64::from(self.weight)
     }
 }
 
@@ -81,14 +84,17 @@ impl Sampler {
         self.logits.extend_from_slice(logits);
         self.penalise(draw);
         self.add_bias(draw);
-        let best = best(&self.logits)?;
+        let (best, max) = best(&self.logits)?;
         let token = if params.temperature < TEMPERATURE_MIN {
-            best.token
+            best
         } else {
-            let bound = self.truncate(params, best.score);
-            self.pick(params, best.score, bound, draw.noise())
+            let weight = |logit: &f32| ((logit - max) / params.temperature).exp();
+            self.weights.clear();
+            self.weights.extend(self.logits.iter().map(weight));
+            let bound = self.truncate(params);
+            self.pick(bound, draw.noise())
         };
-        Ok(self.report(token, best.score, params.logprobs))
+        Ok(self.report(token, max, params.logprobs))
     }
 
     /// Repetition penalty over prompt and answer; presence and frequency over the answer.
@@ -139,48 +145,45 @@ impl Sampler {
     }
 
     /// The last candidate that min-p, top-k and top-p keep; `None` when they keep all.
-    fn truncate(&mut self, params: &SamplingParams, max: f32) -> Option<Candidate> {
-        let all_kept = params.min_p <= 0.0 && params.top_k == 0 && params.top_p >= 1.0;
-        if all_kept {
+    fn truncate(&mut self, params: &SamplingParams) -> Option<Candidate> {
+        if params.min_p <= 0.0 && params.top_k == 0 && params.top_p >= 1.0 {
             return None;
         }
-        self.gather(params.temperature, max, |candidate| {
-            f64::from(params.min_p) <= candidate.weight()
-        });
+        let possible = self.weights.iter().copied().filter(|weight| *weight >= params.min_p);
+        let mut total: f64 = possible.map(f64::from).sum();
+        // Tokens this unlikely do not reach 1 - top_p even all together: the nucleus lies above them.
+        let tail = (1.0 - f64::from(params.top_p)) * total / self.weights.len() as f64;
+        let least = if params.top_k == 0 { params.min_p.max(tail as f32) } else { params.min_p };
+        self.gather(|one| one.weight >= least);
         let kept = &mut self.candidates;
         let top_k = params.top_k as usize;
-        if top_k > 0 && top_k < kept.len() {
-            kept.select_nth_unstable_by(top_k - 1, Candidate::order);
-            kept.truncate(top_k);
+        if top_k > 0 {
+            if top_k < kept.len() {
+                kept.select_nth_unstable_by(top_k - 1, Candidate::order);
+                kept.truncate(top_k);
+            }
+            total = kept.iter().map(Candidate::weight).sum();
         }
         if params.top_p < 1.0 {
-            let total: f64 = kept.iter().map(Candidate::weight).sum();
             let n_kept = nucleus_len(kept, total * f64::from(params.top_p));
             kept.truncate(n_kept);
         }
         kept.iter().copied().max_by(Candidate::order)
     }
 
-    /// Draws among the candidates up to `bound`, in order of token, with `noise` in [0, 1).
-    fn pick(
-        &mut self,
-        params: &SamplingParams,
-        max: f32,
-        bound: Option<Candidate>,
-        noise: f64,
-    ) -> TokenId {
-        self.gather(params.temperature, max, |candidate| {
-            bound.is_none_or(|bound| candidate.order(&bound) != Ordering::Greater)
-        });
+    /// Draws among the tokens up to `bound`, in order of token, with `noise` in [0, 1).
+    fn pick(&mut self, bound: Option<Candidate>, noise: f64) -> TokenId {
+        if let Some(bound) = bound {
+            self.gather(|one| one.order(&bound) != Ordering::Greater);
+        } else {
+            self.gather(|_| true);
+        }
         let total: f64 = self.candidates.iter().map(Candidate::weight).sum();
         let mut left = noise * total;
         let mut last_possible = 0;
-        for candidate in &self.candidates {
-            let weight = candidate.weight();
-            if weight > 0.0 {
-                last_possible = candidate.token;
-                left -= weight;
-            }
+        for candidate in self.candidates.iter().filter(|one| one.weight > 0.0) {
+            last_possible = candidate.token;
+            left -= candidate.weight();
             if left < 0.0 {
                 break;
             }
@@ -189,14 +192,12 @@ impl Sampler {
     }
 
     /// Fills `candidates` with the possible tokens that `keep` takes, in order of token.
-    fn gather(&mut self, temperature: f32, max: f32, keep: impl Fn(&Candidate) -> bool) {
-        let Self { logits, candidates, .. } = self;
-        let scaled = logits
-            .iter()
-            .zip(0..)
-            .map(|(logit, token)| Candidate { token, score: (logit - max) / temperature });
+    fn gather(&mut self, keep: impl Fn(&Candidate) -> bool) {
+        let Self { logits, weights, candidates, .. } = self;
+        let all = logits.iter().zip(weights.iter()).zip(0..);
+        let all = all.map(|((&logit, &weight), token)| Candidate { token, logit, weight });
         candidates.clear();
-        candidates.extend(scaled.filter(|one| one.score > f32::NEG_INFINITY && keep(one)));
+        candidates.extend(all.filter(|one| one.logit > f32::NEG_INFINITY && keep(one)));
     }
 
     /// The token with as many log probabilities as `n_top` asks for.
@@ -204,10 +205,12 @@ impl Sampler {
         let Some(n_top) = n_top else {
             return OutputToken { token, logprob: None, top_logprobs: Vec::new() };
         };
-        let total: f64 = self.logits.iter().map(|logit| f64::from((logit - max).exp())).sum();
+        self.weights.clear();
+        self.weights.extend(self.logits.iter().map(|logit| (logit - max).exp()));
+        let total: f64 = self.weights.iter().copied().map(f64::from).sum();
         let norm = f64::from(max) + total.ln();
         let logprob = |logit: f32| (f64::from(logit) - norm) as f32;
-        self.gather(1.0, 0.0, |_| true);
+        self.gather(|_| true);
         let top = &mut self.candidates;
         let n_top = (n_top as usize).min(top.len());
         if n_top > 0 && n_top < top.len() {
@@ -215,7 +218,7 @@ impl Sampler {
         }
         top.truncate(n_top);
         top.sort_unstable_by(Candidate::order);
-        let named = |one: &Candidate| Logprob { token: one.token, logprob: logprob(one.score) };
+        let named = |one: &Candidate| Logprob { token: one.token, logprob: logprob(one.logit) };
         OutputToken {
             token,
             logprob: Some(logprob(self.logits[token as usize])),
@@ -224,20 +227,20 @@ impl Sampler {
     }
 }
 
-/// The highest logit, of equal ones that of the lowest token.
-fn best(logits: &[f32]) -> Result<Candidate> {
-    let mut best = Candidate { token: 0, score: f32::NEG_INFINITY };
+/// The token with the highest logit, of equal ones the lowest, and that logit.
+fn best(logits: &[f32]) -> Result<(TokenId, f32)> {
+    let (mut best, mut max) = (0, f32::NEG_INFINITY);
     let mut has_nan = false;
-    for (&score, token) in logits.iter().zip(0..) {
-        has_nan |= score.is_nan();
-        if score > best.score {
-            best = Candidate { token, score };
+    for (&logit, token) in logits.iter().zip(0..) {
+        has_nan |= logit.is_nan();
+        if logit > max {
+            (best, max) = (token, logit);
         }
     }
-    if has_nan || !best.score.is_finite() {
+    if has_nan || !max.is_finite() {
         return Err(misuse("sample", "the model's logits are not finite numbers"));
     }
-    Ok(best)
+    Ok((best, max))
 }
 
 /// The least number of candidates, highest first, whose weights reach `goal`; they are moved to the

@@ -199,8 +199,12 @@ fn a_nucleus_is_the_smallest_that_reaches_its_goal() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 40) as f32 / (1 << 24) as f32
         };
-        let mut candidates: Vec<Candidate> =
-            (0..len).map(|token| Candidate { token, score: -4.0 * random() }).collect();
+        let mut candidates: Vec<Candidate> = (0..len)
+            .map(|token| {
+                let logit = -4.0 * random();
+                Candidate { token, logit, weight: logit.exp() }
+            })
+            .collect();
         let total: f64 = candidates.iter().map(Candidate::weight).sum();
         let mut sorted = candidates.clone();
         sorted.sort_by(Candidate::order);

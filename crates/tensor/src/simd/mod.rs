@@ -9,6 +9,8 @@ mod avx2;
 mod avx512;
 pub(crate) mod math;
 mod portable;
+#[cfg(test)]
+mod tests;
 
 use half::{bf16, f16};
 

@@ -1,0 +1,224 @@
+//! Weights in the form that products read: panels of sixteen outputs.
+//!
+//! Contract. Matrices `[n, k]` in f32, bf16 or f16, as checkpoints store them, become panels
+//! `[n/16][k][16]` of the same type; several that share their input become one weight.
+
+use super::misuse;
+use super::tile::n_panels;
+use crate::device::Device;
+use crate::dtype::{DType, Element};
+use crate::simd::{LANES, Loadable};
+use crate::tensor::Tensor;
+use crate::threads::Threads;
+use half::{bf16, f16};
+use types::Result;
+
+/// A borrowed matrix as a checkpoint stores it: C order, any alignment.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Rows (outputs of a linear layer).
+    pub n_rows: usize,
+    /// Columns (its inputs).
+    pub n_columns: usize,
+    /// The elements, little endian.
+    pub bytes: &'a [u8],
+}
+
+/// How several matrices share one weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// One below the other (query, key and value in one product).
+    Stacked,
+    /// Two of equal shape, sixteen rows of each in turn (gate and up of a gated MLP).
+    Alternating,
+}
+
+/// A weight in panels, with its bias.
+#[derive(Debug)]
+pub struct Weight {
+    /// `[n_panels, k, 16]`; rows beyond a matrix's last are zeros.
+    pub(super) panels: Tensor,
+    /// `[n_panels * 16]`, zeros where there is no bias.
+    pub(super) bias: Tensor,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) arrangement: Arrangement,
+}
+
+impl Weight {
+    /// Repacks matrices with the same number of columns; `biases` are empty or one per matrix, f32.
+    ///
+    /// Matrices of different types become f32, which holds all of them exactly.
+    /// Errors: shapes that do not fit.
+    pub fn pack(
+        device: &Device,
+        matrices: &[Matrix<'_>],
+        biases: &[Vec<f32>],
+        arrangement: Arrangement,
+    ) -> Result<Self> {
+        check_pack(matrices, biases, arrangement)?;
+        let (k, n) = (matrices[0].n_columns, matrices.iter().map(|matrix| matrix.n_rows).sum());
+        let places = places(matrices, arrangement);
+        let dtype = matrices[0].dtype;
+        let dtype = if matrices.iter().all(|m| m.dtype == dtype) { dtype } else { DType::F32 };
+        let Device::Cpu(threads) = device;
+        let panels = match dtype {
+            DType::F32 => pack_panels::<f32>(threads, matrices, &places, k),
+            DType::Bf16 => pack_panels::<bf16>(threads, matrices, &places, k),
+            DType::F16 => pack_panels::<f16>(threads, matrices, &places, k),
+            DType::U8 => return Err(misuse("pack", "weights of bytes")),
+        };
+        let mut bias = Tensor::zeros::<f32>(&[places.len() * LANES]);
+        for (panel, place) in bias.as_mut_slice::<f32>().chunks_mut(LANES).zip(&places) {
+            let values = biases.get(place.matrix).map_or(&[][..], |bias| &bias[place.row..]);
+            let n_values = values.len().min(LANES);
+            panel[..n_values].copy_from_slice(&values[..n_values]);
+        }
+        Ok(Self { panels, bias, n, k, arrangement })
+    }
+
+    /// Outputs, both of a gated pair counted.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.panels.dtype()
+    }
+
+    /// Row `idx` of the matrix, widened (for embeddings that share the head's weight).
+    pub(super) fn copy_row(&self, idx: usize, to: &mut [f32]) {
+        match self.dtype() {
+            DType::F32 => self.copy_row_of::<f32>(idx, to, |value| value),
+            DType::Bf16 => self.copy_row_of::<bf16>(idx, to, bf16::to_f32),
+            DType::F16 => self.copy_row_of::<f16>(idx, to, f16::to_f32),
+            DType::U8 => unreachable!("weights are never bytes"),
+        }
+    }
+
+    fn copy_row_of<W: Element>(&self, idx: usize, to: &mut [f32], widen: impl Fn(W) -> f32) {
+        let panel = &self.panels.as_slice::<W>()[idx / LANES * LANES * self.k..];
+        let column = panel[idx % LANES..].iter().step_by(LANES);
+        to.iter_mut().zip(column).for_each(|(to, &from)| *to = widen(from));
+    }
+
+    pub(super) fn n_panels(&self) -> usize {
+        self.panels.shape()[0]
+    }
+}
+
+fn check_pack(
+    matrices: &[Matrix<'_>],
+    biases: &[Vec<f32>],
+    arrangement: Arrangement,
+) -> Result<()> {
+    let Some(first) = matrices.first() else {
+        return Err(misuse("pack", "no matrix"));
+    };
+    let same_depth = matrices.iter().all(|matrix| matrix.n_columns == first.n_columns);
+    let sizes_fit = matrices.iter().all(|matrix| {
+        matrix.bytes.len() == matrix.n_rows * matrix.n_columns * matrix.dtype.n_bytes()
+    });
+    let biases_fit = biases.is_empty()
+        || biases.len() == matrices.len()
+            && biases.iter().zip(matrices).all(|(bias, matrix)| bias.len() == matrix.n_rows);
+    // A stacked matrix begins in the middle of a panel unless the ones above fill theirs.
+    let above = match arrangement {
+        Arrangement::Stacked => &matrices[..matrices.len() - 1],
+        Arrangement::Alternating => matrices,
+    };
+    let whole_panels = above.iter().all(|matrix| matrix.n_rows.is_multiple_of(LANES));
+    let a_pair = arrangement == Arrangement::Stacked
+        || matrices.len() == 2 && matrices[1].n_rows == first.n_rows;
+    if same_depth && sizes_fit && biases_fit && whole_panels && a_pair {
+        return Ok(());
+    }
+    Err(misuse("pack", "matrices that cannot share a weight"))
+}
+
+/// Where a panel's rows come from.
+#[derive(Clone, Copy)]
+struct Place {
+    matrix: usize,
+    row: usize,
+}
+
+fn places(matrices: &[Matrix<'_>], arrangement: Arrangement) -> Vec<Place> {
+    let of_matrix = |matrix: usize| {
+        let n_panels = n_panels(matrices[matrix].n_rows);
+        (0..n_panels).map(move |panel| Place { matrix, row: panel * LANES })
+    };
+    match arrangement {
+        Arrangement::Stacked => (0..matrices.len()).flat_map(of_matrix).collect(),
+        Arrangement::Alternating => {
+            of_matrix(0).zip(of_matrix(1)).flat_map(|(gate, up)| [gate, up]).collect()
+        }
+    }
+}
+
+/// A type that weights are packed into.
+trait Packed: Loadable {
+    fn read(dtype: DType, bytes: &[u8]) -> Self;
+}
+
+impl Packed for f32 {
+    fn read(dtype: DType, bytes: &[u8]) -> Self {
+        match dtype {
+            DType::F32 => bytemuck::pod_read_unaligned(bytes),
+            DType::Bf16 => bytemuck::pod_read_unaligned::<bf16>(bytes).to_f32(),
+            DType::F16 => bytemuck::pod_read_unaligned::<f16>(bytes).to_f32(),
+            DType::U8 => f32::from(bytes[0]),
+        }
+    }
+}
+
+impl Packed for bf16 {
+    fn read(_same: DType, bytes: &[u8]) -> Self {
+        bytemuck::pod_read_unaligned(bytes)
+    }
+}
+
+impl Packed for f16 {
+    fn read(_same: DType, bytes: &[u8]) -> Self {
+        bytemuck::pod_read_unaligned(bytes)
+    }
+}
+
+fn pack_panels<W: Packed>(
+    threads: &Threads,
+    matrices: &[Matrix<'_>],
+    places: &[Place],
+    k: usize,
+) -> Tensor {
+    let mut panels = Tensor::scratch::<W>(&[places.len(), k, LANES]);
+    threads.for_each_chunk(panels.as_mut_slice::<W>(), k * LANES, &|panel, to| {
+        let place = places[panel];
+        pack_panel(&matrices[place.matrix], place.row, to);
+    });
+    panels
+}
+
+/// Transposes up to sixteen rows from `first_row` into `[k][16]`.
+fn pack_panel<W: Packed>(matrix: &Matrix<'_>, first_row: usize, to: &mut [W]) {
+    let n_bytes = matrix.dtype.n_bytes();
+    let n_rows = LANES.min(matrix.n_rows - first_row);
+    if n_rows < LANES {
+        to.fill(W::zeroed());
+    }
+    for lane in 0..n_rows {
+        let start = (first_row + lane) * matrix.n_columns * n_bytes;
+        let row = &matrix.bytes[start..start + matrix.n_columns * n_bytes];
+        let column = to[lane..].iter_mut().step_by(LANES);
+        for (to, from) in column.zip(row.chunks_exact(n_bytes)) {
+            *to = W::read(matrix.dtype, from);
+        }
+    }
+}
