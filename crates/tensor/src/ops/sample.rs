@@ -151,8 +151,8 @@ impl Sampler {
         }
         let possible = self.weights.iter().copied().filter(|weight| *weight >= params.min_p);
         let mut total: f64 = possible.map(f64::from).sum();
-        // Tokens this unlikely do not reach 1 - top_p even all together: the nucleus lies above them.
-        let tail = (1.0 - f64::from(params.top_p)) * total / self.weights.len() as f64;
+        // Tokens this unlikely are half of 1 - top_p at most, all together: the nucleus lies above.
+        let tail = 0.5 * (1.0 - f64::from(params.top_p)) * total / self.weights.len() as f64;
         let least = if params.top_k == 0 { params.min_p.max(tail as f32) } else { params.min_p };
         self.gather(|one| one.weight >= least);
         let kept = &mut self.candidates;
