@@ -80,6 +80,8 @@ pub struct FrontendLimits {
     pub n_inflight_max: usize,
     /// Bytes of a request body.
     pub body_bytes_max: usize,
+    /// Bytes of the bodies of all requests that are being read.
+    pub body_bytes_held_max: usize,
     /// Bytes of a request's header lines.
     pub header_bytes_max: usize,
     /// Header lines of a request.
@@ -105,6 +107,7 @@ impl Default for FrontendLimits {
         Self {
             n_inflight_max: 1024,
             body_bytes_max: 128 << 20,
+            body_bytes_held_max: 1 << 30,
             header_bytes_max: 32 << 10,
             n_headers_max: 100,
             media_file_bytes_max: 50 << 20,
