@@ -62,9 +62,10 @@ fn steps_cost_what_was_set() {
     let ask = ask(&rig.model, vec![text(1, 3)], 10);
     let started = Instant::now();
     rig.ask_all(&vec![ask; 8]);
-    // Eight together take hardly longer than one: ten or eleven steps, not eighty.
-    let took = started.elapsed();
-    assert!((step * 10..step * 40).contains(&took), "{took:?}");
+    let (took, n_steps) = (started.elapsed(), rig.engine.stats().n_steps as u32);
+    // Eight together take hardly more steps than one.
+    assert!((10..20).contains(&n_steps), "{n_steps} steps");
+    assert!(took >= step * n_steps, "{n_steps} steps in {took:?}");
 }
 
 #[test]
