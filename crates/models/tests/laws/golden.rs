@@ -4,10 +4,8 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A family's golden folder and its model folder.
+/// What the reference said about a model folder.
 pub(crate) struct Golden {
-    /// `tests/goldens/<family>`.
-    pub(crate) folder: PathBuf,
     /// The checkpoint that `index` is about.
     pub(crate) checkpoint: PathBuf,
     /// `model/index*.json`.
@@ -22,13 +20,12 @@ pub(crate) struct Tensors(HashMap<String, (Vec<usize>, Vec<f32>)>);
 impl Golden {
     /// Reads `model/<index>` of `family`.
     pub(crate) fn read(family: &str, index: &str) -> Self {
-        let folder = golden_root().join(family);
-        let path = folder.join("model").join(index);
+        let path = golden_root().join(family).join("model").join(index);
         let index = read_json(&path);
         let beside = |name: &str| path.parent().unwrap().join(index[name].as_str().unwrap());
         let checkpoint = beside("checkpoint");
         let tensors = Tensors::read(&beside("tensors_file"));
-        Self { folder, checkpoint, tensors, index }
+        Self { checkpoint, tensors, index }
     }
 
     /// The prompts.

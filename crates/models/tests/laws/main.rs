@@ -2,9 +2,12 @@
 //!
 //! A new architecture adds a line to `ZOO`.
 
-mod bench_prompt;
 mod golden;
+mod invariance;
+mod loading;
+mod preprocessing;
 mod reference;
+mod sequence;
 
 /// Family and index of every tiny checkpoint.
 const ZOO: &[(&str, &str)] = &[("qwen2_vl", "index.json"), ("qwen2_vl", "index_old.json")];

@@ -1,8 +1,8 @@
 //! What the reference implementation computes, we compute.
 
 use crate::ZOO;
-use crate::bench_prompt::{Loaded, table_for};
 use crate::golden::{Golden, assert_close, numbers};
+use crate::sequence::{Loaded, table_for};
 use tensor::Device;
 use types::TokenId;
 
