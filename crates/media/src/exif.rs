@@ -17,6 +17,16 @@ pub(crate) enum Orientation {
     TurnedLeft,
 }
 
+/// The stored index of the first pixel, and the steps to the next one across and down.
+struct Walk {
+    first: isize,
+    across: isize,
+    down: isize,
+}
+
+/// Side of the tiles in which pixels are moved.
+const TILE: usize = 32;
+
 /// The tag of the orientation.
 const TAG: u16 = 0x0112;
 
@@ -66,31 +76,41 @@ impl Orientation {
         if self == Self::Upright {
             return rgb;
         }
-        let (width, height) = (size.width as usize, size.height as usize);
-        let turned = self.apply_to_size(size);
-        let pixels = rgb.as_chunks::<CHANNELS>().0;
-        let mut out = Vec::with_capacity(rgb.len());
-        for y in 0..turned.height as usize {
-            for x in 0..turned.width as usize {
-                let (row, column) = self.source(x, y, width, height);
-                out.extend_from_slice(&pixels[row * width + column]);
+        let Walk { first, across, down } = self.walk(size);
+        let width = self.apply_to_size(size).width as usize;
+        let source = rgb.as_chunks::<CHANNELS>().0;
+        let mut out = vec![0; rgb.len()];
+        let mut rows: Vec<_> = out.as_chunks_mut::<CHANNELS>().0.chunks_exact_mut(width).collect();
+        // In tiles: columns of the source are read while their lines are in the cache.
+        for (tile_y, rows) in rows.chunks_mut(TILE).enumerate() {
+            for tile_x in 0..width.div_ceil(TILE) {
+                let columns = tile_x * TILE..width.min((tile_x + 1) * TILE);
+                for (y, row) in rows.iter_mut().enumerate() {
+                    let start = first + (tile_y * TILE + y) as isize * down;
+                    for x in columns.clone() {
+                        row[x] = source[(start + x as isize * across) as usize];
+                    }
+                }
             }
         }
         out
     }
 
-    /// Row and column of the stored picture that turn up at column `x` of row `y`.
-    fn source(self, x: usize, y: usize, width: usize, height: usize) -> (usize, usize) {
-        match self {
-            Self::Upright => (y, x),
-            Self::FlippedSideways => (y, width - 1 - x),
-            Self::UpsideDown => (height - 1 - y, width - 1 - x),
-            Self::FlippedDown => (height - 1 - y, x),
-            Self::Transposed => (x, y),
-            Self::TurnedRight => (height - 1 - x, y),
-            Self::Transversed => (height - 1 - x, width - 1 - y),
-            Self::TurnedLeft => (x, width - 1 - y),
-        }
+    /// Where the pixels of the turned picture lie in the stored one.
+    fn walk(self, size: Size) -> Walk {
+        let (width, height) = (size.width as isize, size.height as isize);
+        let (right, bottom) = (width - 1, (height - 1) * width);
+        let (first, across, down) = match self {
+            Self::Upright => (0, 1, width),
+            Self::FlippedSideways => (right, -1, width),
+            Self::UpsideDown => (bottom + right, -1, -width),
+            Self::FlippedDown => (bottom, 1, -width),
+            Self::Transposed => (0, width, 1),
+            Self::TurnedRight => (bottom, -width, 1),
+            Self::Transversed => (bottom + right, -width, -1),
+            Self::TurnedLeft => (right, width, -1),
+        };
+        Walk { first, across, down }
     }
 
     fn from_number(number: u32) -> Self {
