@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tensor::{Slab, SlabRange};
 use types::{Error, ErrorKind, RequestId, Result};
 
-/// Longest wait of the first medium in the queue for embedding memory; then it fails, so that requests
-/// that hold rows while they wait for more cannot block each other for ever.
+/// Longest wait of the first medium in the queue for embedding memory; then it fails, so that
+/// requests that hold rows while they wait for more cannot block each other for ever.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The encoder's side of an engine.

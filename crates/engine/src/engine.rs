@@ -11,7 +11,8 @@ use std::thread::JoinHandle;
 use tensor::{Arena, KvPool, Slab, SlabRange};
 use types::{Error, RequestId, Result};
 
-/// A running engine; clones are handles to the same one. Dropping the last stops and joins its thread.
+/// A running engine; clones are handles to the same one. Dropping the last stops and joins its
+/// thread.
 #[derive(Clone)]
 pub struct Engine(Arc<Handle>);
 
@@ -47,14 +48,14 @@ pub fn start(backend: Backend, cfg: EngineConfig) -> Result<Engine> {
 }
 
 impl Engine {
-    /// Queues a medium for the tower. Errors: `Overloaded` when the queue is full, `Unavailable` when
-    /// the engine has stopped; everything else is told to the sink.
+    /// Queues a medium for the tower. Errors: `Overloaded` when the queue is full, `Unavailable`
+    /// when the engine has stopped; everything else is told to the sink.
     pub fn encode(&self, job: EncodeJob, sink: EncodeSink) -> Result<()> {
         self.0.shared.mailbox.post(Command::Encode(Box::new(job), sink))
     }
 
-    /// Queues a prompt. Errors: `Overloaded` when the queue is full, `Unavailable` when the engine has
-    /// stopped; everything else, a request that can never fit included, is told to the sink.
+    /// Queues a prompt. Errors: `Overloaded` when the queue is full, `Unavailable` when the engine
+    /// has stopped; everything else, a request that can never fit included, is told to the sink.
     pub fn submit(&self, request: SeqRequest, sink: SeqSink) -> Result<()> {
         self.0.shared.mailbox.post(Command::Submit(Box::new(request), sink))
     }

@@ -22,8 +22,8 @@ pub struct EncodeJob {
     pub media: PreparedMedia,
 }
 
-/// Gets the rows of a medium, f32 `[n_tokens, hidden_size]`, exactly once; `Cancelled` after an abort.
-/// Called on the engine's thread; must not block.
+/// Gets the rows of a medium, f32 `[n_tokens, hidden_size]`, exactly once; `Cancelled` after an
+/// abort. Called on the engine's thread; must not block.
 pub type EncodeSink = Box<dyn FnOnce(Result<Arc<SlabRange>>) + Send>;
 
 /// Gets the events of a request, and is dropped after the last one. Called on the engine's thread;
@@ -78,8 +78,8 @@ pub struct ImportRequest {
 /// failed) the sink is dropped.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SeqEvent {
-    /// The first event of a submitted request: cached blocks are held, and the rows of `needed_items`
-    /// (those not wholly inside the cached beginning) must be supplied.
+    /// The first event of a submitted request: cached blocks are held, and the rows of
+    /// `needed_items` (those not wholly inside the cached beginning) must be supplied.
     ///
     /// Rarely comes again, with further items, when blocks that covered them had to be given up:
     /// supply those too. No item is asked for twice; supplied rows are kept until the last event.
@@ -114,8 +114,8 @@ pub enum SeqEvent {
         positions_delta: i64,
     },
     /// An import's blocks are reserved; the bytes of `missing` must be brought. The caller answers
-    /// each of these with one `imported` or `release`, also after an abort: only then are the blocks
-    /// given to others.
+    /// each of these with one `imported` or `release`, also after an abort: only then are the
+    /// blocks given to others.
     ImportReady {
         /// Index of the block in the prompt, and the block of this engine.
         missing: Vec<(usize, u32)>,

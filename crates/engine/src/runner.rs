@@ -1,5 +1,5 @@
-//! From a scheduled batch to sampled tokens: flattens the batch for the model, copies shared blocks,
-//! and samples the rows whose logits are wanted.
+//! From a scheduled batch to sampled tokens: flattens the batch for the model, copies shared
+//! blocks, and samples the rows whose logits are wanted.
 
 use crate::config::Backend;
 use crate::kv::copy_blocks;

@@ -1,8 +1,8 @@
 //! The paged pool of KV blocks: who owns each, and when it may be given to somebody else.
 //!
 //! A block is in exactly one state: free, cached (unreferenced, its content may be found again),
-//! owned, leased (a peer may read it) or quarantined (nobody's, but a launched step or a transfer may
-//! still touch it). Knows blocks by number only, never their bytes.
+//! owned, leased (a peer may read it) or quarantined (nobody's, but a launched step or a transfer
+//! may still touch it). Knows blocks by number only, never their bytes.
 
 use crate::prefix::PrefixCache;
 use types::content::BlockKey;
@@ -110,7 +110,8 @@ impl BlockPool {
         BlockCounts { free, cached, owned, leased: self.n_leased, quarantined }
     }
 
-    /// A block with one owner and worthless content: a free one, or the cached one unused for longest.
+    /// A block with one owner and worthless content: a free one, or the cached one unused for
+    /// longest.
     pub(crate) fn alloc(&mut self) -> Option<u32> {
         let idx = self.free.pop().or_else(|| self.evict())?;
         self.blocks[idx as usize].n_owners = 1;

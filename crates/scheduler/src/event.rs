@@ -16,8 +16,9 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind {
     /// Blocks of the prompt's beginning were found and are held; rows of `needed_items` must be
-    /// supplied, and kept until the request ends. The first event of a submitted request; comes again
-    /// with further items when blocks that covered them had to be given up. No item comes twice.
+    /// supplied, and kept until the request ends. The first event of a submitted request; comes
+    /// again with further items when blocks that covered them had to be given up. No item comes
+    /// twice.
     Pinned {
         /// Tokens at the beginning of the prompt that need not be computed.
         cached_tokens: u32,

@@ -1,9 +1,9 @@
 //! Who runs next: queues, paged KV blocks, prefix cache, preemption, import and export.
 //!
-//! A synchronous, deterministic state machine. The owner of a device calls [`Scheduler::next_batch`] for a
-//! [`Batch`], runs it, and hands the sampled tokens to [`Scheduler::finish`]; what requests must be
-//! told comes out of [`Scheduler::drain_events`].
-//! Must not know tensors, threads, sockets or clocks.
+//! A synchronous, deterministic state machine. The owner of a device calls
+//! [`Scheduler::next_batch`] for a [`Batch`], runs it, and hands the sampled tokens to
+//! [`Scheduler::finish`]; what requests must be told comes out of [`Scheduler::drain_events`]. Must
+//! not know tensors, threads, sockets or clocks.
 
 mod batch;
 mod blocks;

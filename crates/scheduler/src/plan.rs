@@ -69,8 +69,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes waiting sequences into the batch, in order of rank. One that lacks rows lets others pass;
-    /// one that has them all and waits for blocks or places does not.
+    /// Takes waiting sequences into the batch, in order of rank. One that lacks rows lets others
+    /// pass; one that has them all and waits for blocks or places does not.
     fn plan_waiting(&mut self, plan: &mut Plan) {
         let mut last = None;
         while plan.n_rows_left > 0
@@ -98,8 +98,8 @@ impl Scheduler {
         rows_end.min(seq.tokens.len()).saturating_sub(seq.n_computed)
     }
 
-    /// Gives a waiting sequence a place in the batch, if there is one and blocks for all its tokens,
-    /// and one more for each running sequence.
+    /// Gives a waiting sequence a place in the batch, if there is one and blocks for all its
+    /// tokens, and one more for each running sequence.
     fn admit(&mut self, rank: Rank, plan: &Plan) -> bool {
         let seq = &self.seqs[&rank];
         let n_slots = self.requests.get(&seq.request).map_or(1, Request::slots);

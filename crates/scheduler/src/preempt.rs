@@ -1,9 +1,9 @@
 //! Who yields when blocks or places run out: the last in rank, or one that waits for rows anyway.
 //!
-//! Only a sequence that has all rows it needs takes from others. One that will stop at a missing row
-//! takes what is free, or two of them could take turns at each other's cost and never finish; and one
-//! that has stopped yields even to those behind it, for its rows may be waiting for memory that only
-//! their progress frees. So the first sequence that can finish always does.
+//! Only a sequence that has all rows it needs takes from others. One that will stop at a missing
+//! row takes what is free, or two of them could take turns at each other's cost and never finish;
+//! and one that has stopped yields even to those behind it, for its rows may be waiting for memory
+//! that only their progress frees. So the first sequence that can finish always does.
 
 use crate::event::EventKind;
 use crate::plan::Plan;
@@ -66,8 +66,8 @@ impl Scheduler {
         request.is_some_and(|request| request.rows_end(seq.n_computed) <= seq.n_computed)
     }
 
-    /// Takes a sequence's blocks and its place. A submitted one waits for its next turn, an imported
-    /// one is handed back.
+    /// Takes a sequence's blocks and its place. A submitted one waits for its next turn, an
+    /// imported one is handed back.
     pub(crate) fn preempt(&mut self, rank: Rank) {
         let Some(seq) = self.seqs.get(&rank) else { return };
         let id = seq.request;

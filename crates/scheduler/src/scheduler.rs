@@ -232,7 +232,8 @@ impl Scheduler {
         self.seqs.remove(&rank);
     }
 
-    /// Gives back all blocks of a sequence, the end of the chain first, so that it is evicted first.
+    /// Gives back all blocks of a sequence, the end of the chain first, so that it is evicted
+    /// first.
     pub(crate) fn drop_blocks(&mut self, rank: Rank) {
         let Some(seq) = self.seqs.get_mut(&rank) else { return };
         for block in std::mem::take(&mut seq.blocks).into_iter().rev() {

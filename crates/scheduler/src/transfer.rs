@@ -41,8 +41,8 @@ pub(crate) struct Arrival {
 }
 
 impl Scheduler {
-    /// Takes a request whose prompt was computed elsewhere. `ImportReady` follows when its blocks are
-    /// reserved. Errors: it can never fit, no choice goes on, or the queue is full.
+    /// Takes a request whose prompt was computed elsewhere. `ImportReady` follows when its blocks
+    /// are reserved. Errors: it can never fit, no choice goes on, or the queue is full.
     pub fn import(&mut self, new: NewImport) -> Result<()> {
         self.check_new(&new.request, Origin::Imported)?;
         if new.first_tokens.len() != new.request.n_choices as usize {
@@ -77,8 +77,8 @@ impl Scheduler {
         self.branch(rank, &trunk, choices.into_iter().map(with_first).collect());
     }
 
-    /// A peer no longer needs the exported blocks of a request, or a transfer no longer touches those
-    /// of an aborted import.
+    /// A peer no longer needs the exported blocks of a request, or a transfer no longer touches
+    /// those of an aborted import.
     pub fn release(&mut self, id: RequestId) {
         for block in self.exports.remove(&id).unwrap_or_default().into_iter().rev() {
             self.pool.unlease(block);

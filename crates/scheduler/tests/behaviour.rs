@@ -32,7 +32,8 @@ impl Bench {
         Self { scheduler: Scheduler::new(cfg).expect("possible limits"), n_submitted: 0 }
     }
 
-    /// Submits the next request, numbered from 1; its prompt is `len` tokens, the first being `first`.
+    /// Submits the next request, numbered from 1; its prompt is `len` tokens, the first being
+    /// `first`.
     fn submit(&mut self, first: TokenId, len: usize, change: impl FnOnce(&mut NewRequest)) {
         let request = self.request(first, len, change);
         self.scheduler.submit(request).expect("it fits");

@@ -1,4 +1,5 @@
-//! Laws of answers: they depend on the request alone, not on chunks, caches, neighbours or preemption.
+//! Laws of answers: they depend on the request alone, not on chunks, caches, neighbours or
+//! preemption.
 
 use crate::rig::{Answer, Ask, Part, Rig, Setup, ask, models, picture, text};
 use models::Model;

@@ -1,4 +1,5 @@
-//! An engine on a test bench: asks, answers, and the caller's duties (encode what is needed, supply).
+//! An engine on a test bench: asks, answers, and the caller's duties (encode what is needed,
+//! supply).
 
 use crate::toy::Toy;
 use engine::{

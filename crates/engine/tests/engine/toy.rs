@@ -1,5 +1,6 @@
-//! A model of hashes: the KV of a token is a hash of all KV before it, its embedding and its position,
-//! and the logits are hashes of all KV so far. Any wrong block, row, position or order changes them.
+//! A model of hashes: the KV of a token is a hash of all KV before it, its embedding and its
+//! position, and the logits are hashes of all KV so far. Any wrong block, row, position or order
+//! changes them.
 
 use models::{
     EmbeddingRows, KvShape, Model, ModelSpec, Positions, PreparedMedia, SeqRows, StepInput,

@@ -143,8 +143,8 @@ fn choices_that_ended_at_once_stay_behind() {
     }
 }
 
-/// Decodes all at once in a pool too small for them; choices handed back are prefilled again, alone,
-/// with what they have answered so far.
+/// Decodes all at once in a pool too small for them; choices handed back are prefilled again,
+/// alone, with what they have answered so far.
 #[test]
 fn a_decoder_out_of_blocks_hands_back() {
     for model in models() {

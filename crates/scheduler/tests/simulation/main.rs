@@ -1,4 +1,5 @@
-//! The scheduler in a pretended world: seeded arrivals, media, cancellations, transfers and tiny pools.
+//! The scheduler in a pretended world: seeded arrivals, media, cancellations, transfers and tiny
+//! pools.
 //!
 //! The world computes what every KV slot really holds, so that wrong sharing, an early reuse of a
 //! block or a row read before it was written shows as a difference from the truth. After each event

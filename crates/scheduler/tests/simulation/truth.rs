@@ -1,5 +1,5 @@
-//! What a request truly is, apart from anything the scheduler does: its content, position by position,
-//! and the tokens that follow from it.
+//! What a request truly is, apart from anything the scheduler does: its content, position by
+//! position, and the tokens that follow from it.
 
 use crate::random::mix;
 use scheduler::{NewRequest, StopRule};

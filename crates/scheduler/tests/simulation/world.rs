@@ -36,8 +36,8 @@ pub(crate) struct World {
     in_flight: Option<Batch>,
     /// Rows asked for, in order: request and items.
     asked: VecDeque<(usize, Vec<usize>)>,
-    /// Rows that fit into the embedding memory at once; `None` is without limit. A request gets memory
-    /// for all its items or waits, so that none holds some while it waits for more.
+    /// Rows that fit into the embedding memory at once; `None` is without limit. A request gets
+    /// memory for all its items or waits, so that none holds some while it waits for more.
     n_rows_max: Option<usize>,
     n_rows_held: usize,
     /// Transfers on the way: request and blocks.
@@ -178,7 +178,8 @@ impl World {
         self.begin(truth, outcome);
     }
 
-    /// Another engine has computed the prompt and the first tokens; some choices may have ended there.
+    /// Another engine has computed the prompt and the first tokens; some choices may have ended
+    /// there.
     fn import(&mut self, request: NewRequest) {
         let mut truth = Truth::new(&request);
         let mut first_tokens = Vec::new();
@@ -390,8 +391,8 @@ impl World {
         }
     }
 
-    /// An imported choice was handed back: another engine computes its prompt and answer again, and it
-    /// comes back as a request of its own.
+    /// An imported choice was handed back: another engine computes its prompt and answer again, and
+    /// it comes back as a request of its own.
     fn resume(&mut self, idx: usize, choice: u32) {
         let truth = &mut self.truths[idx];
         truth.choice(choice).is_over = true;

@@ -1,5 +1,6 @@
 //! Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", 2011):
-//! noise as a pure function of a counter and a key, so it needs no state and is the same everywhere.
+//! noise as a pure function of a counter and a key, so it needs no state and is the same
+//! everywhere.
 
 const N_ROUNDS: usize = 10;
 /// The paper's multipliers.

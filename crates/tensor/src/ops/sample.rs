@@ -1,10 +1,10 @@
 //! Choosing the next token from a row of logits.
 //!
-//! Contract: `logits` is f32 `[vocab]`; the result is one token, with log probabilities if asked for.
-//! In this order: penalties and bias → no end before `min_tokens` → temperature → min-p → top-k →
-//! top-p → draw. Log probabilities are those before temperature. All noise is a function of
-//! (seed, choice, index of the token in the answer), so an answer depends on nothing that runs beside
-//! it, and can be continued elsewhere. Nothing sorts the vocabulary.
+//! Contract: `logits` is f32 `[vocab]`; the result is one token, with log probabilities if asked
+//! for. In this order: penalties and bias → no end before `min_tokens` → temperature → min-p →
+//! top-k → top-p → draw. Log probabilities are those before temperature. All noise is a function of
+//! (seed, choice, index of the token in the answer), so an answer depends on nothing that runs
+//! beside it, and can be continued elsewhere. Nothing sorts the vocabulary.
 
 use super::misuse;
 use super::philox::philox4x32;
