@@ -1,0 +1,48 @@
+//! From what engines and lease tables count to the metrics of their role.
+
+use config::Role;
+use engine::EngineStats;
+use telemetry::worker::{raise_seconds_to, raise_to};
+use telemetry::{RoleMetrics, Telemetry};
+use worker::WorkerView;
+
+/// Microseconds to seconds.
+const SECONDS: f64 = 1e-6;
+
+/// Shows a worker in the metrics from now on, read afresh each time.
+pub(crate) fn observe(telemetry: &Telemetry, role: Role, max_batch_size: usize, view: WorkerView) {
+    let metrics = telemetry.workers.of_role(name(role));
+    telemetry.before_reading(move || {
+        show(&metrics, &view.engine().stats(), max_batch_size);
+        raise_to(&metrics.leases_expired, view.n_leases_expired());
+    });
+}
+
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Aggregated => "agg",
+        Role::Encode => "encode",
+        Role::Prefill => "prefill",
+        Role::Decode => "decode",
+    }
+}
+
+fn show(metrics: &RoleMetrics, stats: &EngineStats, max_batch_size: usize) {
+    let (blocks, scheduler) = (&stats.scheduler.blocks, &stats.scheduler);
+    metrics.kv_blocks.total.set(blocks.total() as i64);
+    metrics.kv_blocks.used.set(blocks.owned as i64);
+    metrics.kv_blocks.cached.set(blocks.cached as i64);
+    metrics.kv_blocks.leased.set(blocks.leased as i64);
+    metrics.kv_blocks.quarantined.set(blocks.quarantined as i64);
+    metrics.kv_blocks.free.set(blocks.free as i64);
+    metrics.encode_queue.set(stats.n_encode_waiting as i64);
+    metrics.embedding_bytes.set(stats.embedding_bytes_used as i64);
+    metrics.waiting.set((scheduler.n_waiting + scheduler.n_imports_waiting) as i64);
+    metrics.running.set(scheduler.n_running as i64);
+    metrics.batch_occupancy.set(scheduler.n_running as f64 / max_batch_size as f64);
+    raise_to(&metrics.prefix_hit_tokens, scheduler.prefix_hit_tokens);
+    raise_to(&metrics.prefix_query_tokens, scheduler.prefix_query_tokens);
+    raise_to(&metrics.preempted, scheduler.n_preempted);
+    raise_to(&metrics.steps, stats.n_steps);
+    raise_seconds_to(&metrics.step_seconds, stats.step_us as f64 * SECONDS);
+}
