@@ -10,7 +10,8 @@ const TITLE: &str = "# Options
 
 This page is written by `config::document`; `crates/config/tests/options.rs` holds it to the code.
 A flag wins over its environment variable.
-For engine keys, a flag wins over `--override-engine-args`, that over the file of `--extra-engine-args`, that over the default.
+For engine keys, a flag wins over `--override-engine-args`, that over the file of \
+`--extra-engine-args`, that over the default.
 ";
 
 /// The whole page.

@@ -1,7 +1,7 @@
 //! The table of engine keys: one entry is one option, in YAML, in JSON, as a flag and in the docs.
 //!
-//! A key of TensorRT-LLM's that this build can honour with one value only is listed with that value;
-//! a key that it cannot honour at all is not listed, and so is refused by name.
+//! A key of TensorRT-LLM's that this build can honour with one value only is listed with that
+//! value; a key that it cannot honour at all is not listed, and so is refused by name.
 
 use crate::engine_args::EngineArgs;
 use crate::slot::Slot;
@@ -63,7 +63,8 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         path: "enable_chunked_prefill",
         flag: None,
-        help: "Whether a prompt over `max_num_tokens` may be spread over several steps; such a prompt is refused otherwise.",
+        help: "Whether a prompt over `max_num_tokens` may be spread over several steps; such a \
+               prompt is refused otherwise.",
         slot: |args| Slot::Switch(&mut args.enable_chunked_prefill),
     },
     Key {
@@ -90,7 +91,8 @@ pub(crate) const KEYS: &[Key] = &[
             long: "free-gpu-memory-fraction",
             env: "TRIPTYCH_FREE_GPU_MEMORY_FRACTION",
         }),
-        help: "Share of the GPU memory left after the weights that the KV cache may take; says nothing on the CPU.",
+        help: "Share of the GPU memory left after the weights that the KV cache may take; says \
+               nothing on the CPU.",
         slot: |args| Slot::Fraction(&mut args.kv_cache.free_gpu_memory_fraction),
     },
     Key {
@@ -129,7 +131,8 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         path: "cache_transceiver_config.kv_transfer_timeout_ms",
         flag: None,
-        help: "Longest time that a transfer between roles may take without progress, in milliseconds.",
+        help: "Longest time that a transfer between roles may take without progress, in \
+               milliseconds.",
         slot: |args| Slot::Count(&mut args.kv_transfer_timeout_ms, 1..=3_600_000),
     },
     Key {

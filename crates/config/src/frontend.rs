@@ -1,4 +1,4 @@
-//! What the HTTP side is told: where to listen, and the limit of everything a client can make large.
+//! What the HTTP side is told: where to listen, and how large a client can make anything.
 
 use crate::MIB;
 use std::net::{IpAddr, SocketAddr};
@@ -82,7 +82,7 @@ pub struct FrontendLimits {
     pub body_bytes_max: usize,
     /// Bytes of the bodies of all requests that are being read.
     pub body_bytes_held_max: usize,
-    /// Bytes of a request's header lines.
+    /// Bytes of a request's header lines; a buffer more may pass.
     pub header_bytes_max: usize,
     /// Header lines of a request.
     pub n_headers_max: usize,

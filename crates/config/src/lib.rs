@@ -1,9 +1,9 @@
 //! One tree of plain structs for everything that can be configured, and one definition per option.
 //!
 //! A definition has several views: the flag, the environment variable `TRIPTYCH_<NAME>`, the key of
-//! the engine YAML, `--help`, and the table in `docs/options.md`. What users write (`…Flags`) is kept
-//! apart from what the program reads (`…Config`): resolving the first gives the second or an error
-//! that says what is accepted. Must not know how any option is used.
+//! the engine YAML, `--help`, and the table in `docs/options.md`. What users write (`…Flags`) is
+//! kept apart from what the program reads (`…Config`): resolving the first gives the second, or an
+//! error that says what is accepted. Must not know how any option is used.
 
 pub mod document;
 pub mod engine_args;

@@ -28,7 +28,9 @@ pub struct MockFlags {
     pub mock_answer: String,
 }
 
-/// The mock engine's times and words. Its KV capacity is the engine key `kv_cache_config.max_tokens`.
+/// The mock engine's times and words.
+///
+/// Its KV capacity is the engine key `kv_cache_config.max_tokens`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MockConfig {
     /// Time of one step, whatever is in it.

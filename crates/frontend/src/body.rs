@@ -18,6 +18,11 @@ pub(crate) async fn read(
     config: &FrontendConfig,
 ) -> Result<Bytes, ApiError> {
     check_type(headers)?;
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if let Some(n_bytes) = announced.and_then(|text| text.parse::<usize>().ok()) {
+        check_size(n_bytes, config.limits.body_bytes_max)?;
+        place.hold(n_bytes)?;
+    }
     let receive = receive(body, place, config.limits.body_bytes_max);
     timeout(config.receive_deadline, receive).await.map_err(|_| too_slow())?
 }
@@ -38,14 +43,19 @@ async fn receive(body: Body, place: &mut Place, most: usize) -> Result<Bytes, Ap
     let mut bytes = BytesMut::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| broken())?;
-        if bytes.len() + piece.len() > most {
-            let message = format!("The request body is over the limit of {most} bytes.");
-            return Err(Error::new(ErrorKind::TooLarge, message).into());
-        }
+        check_size(bytes.len() + piece.len(), most)?;
         place.hold(bytes.len() + piece.len())?;
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes.freeze())
+}
+
+fn check_size(n_bytes: usize, most: usize) -> Result<(), ApiError> {
+    if n_bytes <= most {
+        return Ok(());
+    }
+    let message = format!("The request body is over the limit of {most} bytes.");
+    Err(Error::new(ErrorKind::TooLarge, message).into())
 }
 
 fn broken() -> ApiError {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use types::media::MediaRef;
 
-/// What was said, as the chat template sees it, and the media in the order in which it mentions them.
+/// What was said, as the chat template sees it, and the media in the order of their mention.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Conversation {
     /// Objects with `role` and `content`; a medium is a part `{"type": "image"}`.

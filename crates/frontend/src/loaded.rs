@@ -1,4 +1,4 @@
-//! What the frontend makes of a model's card: tokenizer, template, defaults; built once, then shared.
+//! What the frontend makes of a model's card: tokenizer, template, defaults; built once and shared.
 
 use crate::offload::Offload;
 use router::Backend;

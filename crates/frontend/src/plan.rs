@@ -55,8 +55,8 @@ pub(crate) fn plan(
     })
 }
 
-/// Exact for text. A medium takes one token here and more once its size is known, so what is refused
-/// here would be refused later too.
+/// Exact for text. A medium takes one token here and more once its size is known, so what is
+/// refused here would be refused later too.
 fn check_length(n_prompt: usize, max_tokens: Option<u32>, max_seq_len: usize) -> Result<()> {
     let n_answer = max_tokens.unwrap_or(1) as usize;
     if n_prompt + n_answer <= max_seq_len {

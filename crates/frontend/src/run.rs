@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt};
 use std::time::Duration;
 use telemetry::RequestMetrics;
 use telemetry::frontend::Status;
+use tokio::time::{Instant, sleep_until};
 use types::output::{GenerateEvent, GenerateResult};
 use types::{Error, ErrorKind, Result};
 
@@ -43,20 +44,21 @@ impl Run {
         Self { events: Some(events), answer, metrics, deadlines, phases }
     }
 
-    /// Waits for the first token or the first end of a choice: what comes before can still become
+    /// Waits for the first token or the first end of a choice: what fails before can still become
     /// an HTTP status.
     pub(crate) async fn start(&mut self) -> Result<()> {
-        let begun = tokio::time::Instant::now();
+        let most = self.deadlines.first_token;
+        let deadline = Instant::now() + most;
         while !self.answer.has_begun() {
-            let left = self.deadlines.first_token.saturating_sub(begun.elapsed());
-            self.wait(left).await?;
+            self.wait(deadline, most).await?;
         }
         Ok(())
     }
 
     /// Waits for something new, and takes whatever else is ready with it.
     pub(crate) async fn advance(&mut self) -> Result<()> {
-        self.wait(self.deadlines.idle).await
+        let most = self.deadlines.idle;
+        self.wait(Instant::now() + most, most).await
     }
 
     /// Runs to the end.
@@ -74,17 +76,23 @@ impl Run {
 
     /// How it ended, for the metrics.
     pub(crate) fn end(&mut self, status: Status) {
-        self.events = None;
         self.metrics.end(status);
     }
 
-    async fn wait(&mut self, most: Duration) -> Result<()> {
+    async fn wait(&mut self, deadline: Instant, most: Duration) -> Result<()> {
         let Some(events) = &mut self.events else { return Ok(()) };
         let first = tokio::select! {
-            event = events.next() => event,
-            () = self.phases.cancelled() => return Err(stopping()),
-            () = tokio::time::sleep(most) => return Err(too_slow(most)),
+            biased;
+            event = events.next() => Ok(event),
+            () = self.phases.cancelled() => Err(stopping()),
+            () = sleep_until(deadline) => Err(too_slow(most)),
         };
+        let taken = first.and_then(|first| self.take(first));
+        self.metrics.watch(taken)
+    }
+
+    /// Applies `first` and all that is ready behind it.
+    fn take(&mut self, first: Option<GenerateResult>) -> Result<()> {
         let mut next = Some(first);
         for _ in 0..EVENTS_AT_ONCE_MAX {
             let Some(event) = next else { break };

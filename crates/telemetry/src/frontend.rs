@@ -189,6 +189,14 @@ impl RequestMetrics {
         }
     }
 
+    /// Passes `result` on; a failure ends the request.
+    pub fn watch<T, E>(&mut self, result: Result<T, E>) -> Result<T, E> {
+        if result.is_err() {
+            self.end(Status::Error);
+        }
+        result
+    }
+
     /// The request ended; only the first call counts.
     pub fn end(&mut self, status: Status) {
         if std::mem::replace(&mut self.ended, true) {

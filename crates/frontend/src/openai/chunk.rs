@@ -1,30 +1,33 @@
 //! An answer piece by piece: server-sent events of `chat.completion.chunk` objects.
 //!
-//! What all chunks of a request have in common is written once; each event is then a few appends.
+//! What all chunks of a request have in common is written once; each event is then a few appends to
+//! a buffer whose memory is used again once its pieces have been sent.
 
-use super::completion::{finish_word, usage};
+use super::completion::{Header, finish_word, usage};
 use super::error::ApiError;
 use super::logprobs;
 use crate::answer::{Answer, Choice};
 use crate::conversation::Delivery;
-use std::fmt::Write;
+use bytes::{BufMut, Bytes, BytesMut};
 use text::Tokenizer;
 
-/// Names that every chunk of a request repeats.
-pub(crate) struct Header<'a> {
-    pub(crate) id: &'a str,
-    pub(crate) created_s: u64,
-    pub(crate) model: &'a str,
-    pub(crate) fingerprint: &'a str,
-}
+const USAGE_LATER: &str = ",\"usage\":null";
 
 /// Writes the events of one request.
 pub(crate) struct ChunkWriter {
+    out: BytesMut,
     /// `data: {…,` up to where `choices` begins.
     opening: String,
     include_usage: bool,
-    /// Choices whose end has been written.
-    ended: Vec<bool>,
+    /// What has been written of each choice.
+    written: Vec<Written>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Nothing,
+    Beginning,
+    End,
 }
 
 impl ChunkWriter {
@@ -38,82 +41,90 @@ impl ChunkWriter {
             quoted(header.model),
             quoted(header.fingerprint),
         );
-        let ended = vec![false; n_choices];
-        Self { opening, include_usage: delivery.include_usage, ended }
-    }
-
-    /// The first event of each choice: who speaks.
-    pub(crate) fn roles(&self, out: &mut String) {
-        for idx in 0..self.ended.len() {
-            let delta = r#"{"role":"assistant","content":""}"#;
-            self.choice(out, idx, &Piece { delta, ..Piece::default() });
+        Self {
+            out: BytesMut::new(),
+            opening,
+            include_usage: delivery.include_usage,
+            written: vec![Written::Nothing; n_choices],
         }
     }
 
-    /// Events for all that is pending in `answer`.
-    pub(crate) fn pieces(&mut self, out: &mut String, answer: &mut Answer) {
+    /// Whether there is nothing to send.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// What has been written since the last call.
+    pub(crate) fn take(&mut self) -> Bytes {
+        self.out.split().freeze()
+    }
+
+    /// Events for all that is pending in `answer`; a choice's first says who speaks.
+    pub(crate) fn pieces(&mut self, answer: &mut Answer) {
         let tokenizer = &answer.model.tokenizer;
         for (idx, choice) in answer.choices.iter_mut().enumerate() {
-            if !choice.pending_text.is_empty() || !choice.pending_tokens.is_empty() {
-                self.piece(out, idx, choice, tokenizer);
+            if self.written[idx] == Written::Nothing {
+                self.choice(idx, "null", "null", |out| {
+                    out.put_slice(br#""role":"assistant","content":"","refusal":null"#);
+                });
+                self.written[idx] = Written::Beginning;
             }
-            if let Some(reason) = choice.finish
-                && !std::mem::replace(&mut self.ended[idx], true)
-            {
-                let finish = &format!("\"{}\"", finish_word(reason));
-                self.choice(out, idx, &Piece { finish, ..Piece::default() });
+            if !choice.pending_text.is_empty() || !choice.pending_tokens.is_empty() {
+                self.piece(idx, choice, tokenizer);
+            }
+            if let (Some(reason), Written::Beginning) = (choice.finish, self.written[idx]) {
+                self.choice(idx, "null", &format!("\"{}\"", finish_word(reason)), |_| {});
+                self.written[idx] = Written::End;
             }
         }
     }
 
     /// The last events: usage if it was asked for, and the end mark.
-    pub(crate) fn end(&self, out: &mut String, answer: &Answer) {
+    pub(crate) fn end(&mut self, answer: &Answer) {
         if self.include_usage {
-            let usage = usage(&answer.usage);
-            // Writing into a string cannot fail.
-            let _ = write!(out, "{}\"choices\":[],\"usage\":{usage}}}\n\n", self.opening);
+            self.out.put_slice(self.opening.as_bytes());
+            let usage = usage(&answer.usage).to_string();
+            self.put(&["\"choices\":[],\"usage\":", &usage, "}\n\n"]);
         }
-        out.push_str("data: [DONE]\n\n");
+        self.put(&["data: [DONE]\n\n"]);
     }
 
-    fn piece(&self, out: &mut String, idx: usize, choice: &mut Choice, tokenizer: &Tokenizer) {
-        let text = serde_json::Value::from(std::mem::take(&mut choice.pending_text));
+    /// The event for a failure after the first piece; nothing follows it.
+    pub(crate) fn error(&mut self, error: &ApiError) {
+        self.put(&["event: error\ndata: ", &error.body(), "\n\n"]);
+    }
+
+    fn piece(&mut self, idx: usize, choice: &mut Choice, tokenizer: &Tokenizer) {
         let tokens = std::mem::take(&mut choice.pending_tokens);
         let logprobs = match tokens.is_empty() {
             true => "null".to_owned(),
             false => logprobs::content(&tokens, tokenizer).to_string(),
         };
-        let delta = &format!("{{\"content\":{text}}}");
-        self.choice(out, idx, &Piece { delta, logprobs: &logprobs, ..Piece::default() });
+        self.choice(idx, &logprobs, "null", |out| {
+            out.put_slice(b"\"content\":");
+            // Writing into memory cannot fail.
+            let _ = serde_json::to_writer(out.writer(), &choice.pending_text);
+        });
+        choice.pending_text.clear();
     }
 
-    fn choice(&self, out: &mut String, idx: usize, piece: &Piece<'_>) {
-        let Piece { delta, logprobs, finish } = piece;
-        let usage = if self.include_usage { ",\"usage\":null" } else { "" };
-        // Writing into a string cannot fail.
-        let _ = write!(
-            out,
-            "{}\"choices\":[{{\"index\":{idx},\"delta\":{delta},\"logprobs\":{logprobs},\
-             \"finish_reason\":{finish}}}]{usage}}}\n\n",
-            self.opening,
-        );
+    fn choice(
+        &mut self,
+        idx: usize,
+        logprobs: &str,
+        finish: &str,
+        write_delta: impl FnOnce(&mut BytesMut),
+    ) {
+        let number = idx.to_string();
+        let usage = if self.include_usage { USAGE_LATER } else { "" };
+        self.out.put_slice(self.opening.as_bytes());
+        self.put(&["\"choices\":[{\"index\":", &number, ",\"delta\":{"]);
+        write_delta(&mut self.out);
+        self.put(&["},\"logprobs\":", logprobs, ",\"finish_reason\":", finish, "}]", usage]);
+        self.put(&["}\n\n"]);
     }
-}
 
-/// What one event says of a choice, as JSON.
-struct Piece<'a> {
-    delta: &'a str,
-    logprobs: &'a str,
-    finish: &'a str,
-}
-
-impl Default for Piece<'_> {
-    fn default() -> Self {
-        Self { delta: "{}", logprobs: "null", finish: "null" }
+    fn put(&mut self, texts: &[&str]) {
+        texts.iter().for_each(|text| self.out.put_slice(text.as_bytes()));
     }
-}
-
-/// The event for a failure after the first piece; nothing follows it.
-pub(crate) fn error_event(error: &ApiError) -> String {
-    format!("event: error\ndata: {}\n\n", error.body())
 }

@@ -1,11 +1,18 @@
 //! A whole answer in one body: the `chat.completion` object.
 
-use super::chunk::Header;
 use super::logprobs;
 use crate::answer::{Answer, Choice, Usage};
 use serde_json::{Value, json};
 use text::Tokenizer;
 use types::output::FinishReason;
+
+/// What every object of a request's answer repeats.
+pub(crate) struct Header<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) created_s: u64,
+    pub(crate) model: &'a str,
+    pub(crate) fingerprint: &'a str,
+}
 
 /// The body of a finished answer.
 pub(crate) fn body(header: &Header<'_>, answer: &mut Answer) -> String {

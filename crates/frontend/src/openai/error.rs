@@ -52,6 +52,14 @@ impl ApiError {
         Self { status, code: Some(code), ..error }
     }
 
+    /// No worker serves a model of this name.
+    pub(crate) fn no_such_model(name: &str) -> Self {
+        const SHOWN_MAX: usize = 128;
+        let message = format!("The model '{name:.SHOWN_MAX$}' does not exist.");
+        let error: Self = Error::new(ErrorKind::NotFound, message).at("model").into();
+        Self { code: Some("model_not_found"), ..error }
+    }
+
     /// `{"error": {…}}`.
     pub(crate) fn body(&self) -> String {
         json!({"error": {
