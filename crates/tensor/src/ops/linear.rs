@@ -76,8 +76,8 @@ enum Finish {
 const TASK_ROWS: usize = 128;
 /// From this many rows on, panels of 16-bit weights are widened to f32 once per task.
 const WIDEN_ROWS: usize = 16;
-/// Work below this runs on the caller: waking a helper costs some 10 µs.
-const LONE_TASK_US: f64 = 30.0;
+/// Work below this runs on the caller: a helper needs some 5 µs to wake.
+const LONE_TASK_US: f64 = 15.0;
 /// What one thread does in a microsecond, for that estimate.
 const FLOP_PER_US: f64 = 80_000.0;
 const BYTES_PER_US: f64 = 30_000.0;
