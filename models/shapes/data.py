@@ -20,6 +20,7 @@ GLYPH_NUMBERS = 6  # glyph, x, y, cells a pixel sideways, the same downwards, un
 # ramp, jpeg quality, full chroma, ink (3), cos, sin, embolden
 PICTURE_NUMBERS = 18
 NO_NUMBER = "There is no number."
+EXTRA_SHARE = 0.16  # of the questions about shapes
 
 
 class Mixture:
@@ -29,9 +30,9 @@ class Mixture:
         early, middle = step < 1000, step < 5000
         self.longest = 224 if step < 1000 else 336 if step < 2500 else scenes.SIDE_MAX
         self.groups = {
-            "number": 0.5 if middle else 0.36,
-            "shapes": 0.4 if middle else 0.48,
-            "compare": 0.06 if middle else 0.13,
+            "number": 0.5 if middle else 0.38,
+            "shapes": 0.39 if middle else 0.45,
+            "compare": 0.08 if middle else 0.14,
             "greeting": 0.03,
         }
         self.digits = (8, 1, 0) if early else (3, 2, 1) if middle else (2, 3, 4)
@@ -192,10 +193,10 @@ def text_without_picture(rng):
     """Mostly greetings; some questions that need a picture, some odd text."""
     choice = rng.random()
     if choice < 0.7:
-        return questions.ask("greeting", rng)
+        return questions.ask_freely("greeting", rng)
     if choice < 0.9:
         name = rng.choice(list(questions.PARAPHRASES))
-        return questions.ask(name, rng, rng.choice(questions.COLOURS), rng.choice(questions.KINDS))
+        return questions.ask_freely(name, rng, rng.choice(questions.COLOURS), rng.choice(questions.KINDS))
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,.?!-'éü漢"
     return "".join(rng.choice(letters) for _ in range(rng.randint(1, 40)))
 
@@ -206,7 +207,7 @@ def add_number(packer, drawing, rng, mixture):
     if not packer.fits([(picture.width, picture.height)], 1):
         return 0
     index = drawing.add(packer, picture)
-    asked = [(questions.ask("number", rng), picture.number)]
+    asked = [(questions.ask_freely("number", rng), picture.number)]
     if rng.random() < 0.1:
         asked.insert(rng.randint(0, 1), other_question_of_number(picture.number, rng))
     packer.add_chat(chat([index], asked, rng), pick_system(rng))
@@ -216,7 +217,7 @@ def add_number(packer, drawing, rng, mixture):
 def other_question_of_number(number, rng):
     """What else may be asked about a picture of a number."""
     name = rng.choice(("describe", "describe", "count", "exists"))
-    question = questions.ask(name, rng, rng.choice(questions.COLOURS), rng.choice(questions.KINDS))
+    question = questions.ask_freely(name, rng, rng.choice(questions.COLOURS), rng.choice(questions.KINDS))
     return question, {"describe": f"The number {number}.", "count": "0", "exists": "No."}[name]
 
 
@@ -225,14 +226,18 @@ def shapes_questions(pairs, rng, mixture, n_wanted):
     names, weights = list(mixture.kinds), list(mixture.kinds.values())
     asked = {}
     for _ in range(4 * n_wanted):
-        name = rng.choices(names, weights)[0]
-        answered = questions.shapes_question(name, pairs, rng)
+        if rng.random() < EXTRA_SHARE:
+            name = rng.choice(list(questions.EXTRA_PARAPHRASES))
+            answered = questions.extra_question(name, pairs, rng)
+        else:
+            name = rng.choices(names, weights)[0]
+            answered = questions.shapes_question(name, pairs, rng, questions.ask_freely)
         if answered and name not in asked:
             asked[name] = answered
         if len(asked) == n_wanted:
             break
     if rng.random() < 0.015:
-        asked["number"] = (questions.ask("number", rng), NO_NUMBER)
+        asked["number"] = (questions.ask_freely("number", rng), NO_NUMBER)
     return list(asked.values())
 
 
@@ -246,8 +251,15 @@ def add_shapes(packer, drawing, rng, mixture):
     n_first = 1 if rng.random() < 0.6 else 2
     for turns in (asked[:n_first], asked[n_first:2 if rng.random() < 0.5 else 4]):
         if turns:
-            packer.add_chat(chat([index], turns, rng), pick_system(rng))
+            packer.add_chat(greeted(chat([index], turns, rng), rng), pick_system(rng))
     return 1
+
+
+def greeted(turns, rng):
+    """Seldom a greeting comes first and the picture in the second turn."""
+    if rng.random() < 0.97:
+        return turns
+    return [([questions.ask_freely("greeting", rng)], questions.GREETING_ANSWER), *turns]
 
 
 def add_compare(packer, drawing, rng, mixture):
@@ -256,14 +268,17 @@ def add_compare(packer, drawing, rng, mixture):
     n_second = n_first if rng.random() < 0.33 else rng.randint(1, 4)
     longest = min(mixture.longest, rng.choice((224, 336, 448)))
     pictures = [scenes.shapes_picture(rng, n, longest) for n in (n_first, n_second)]
-    if not packer.fits([(picture.width, picture.height) for picture in pictures], 2):
+    if not packer.fits([(picture.width, picture.height) for picture in pictures], 3):
         return 0
     indices = [drawing.add(packer, picture) for picture in pictures]
     answer = questions.answer_compare(n_first, n_second)
-    asked = [(questions.ask("compare", rng), answer)]
+    asked = [(questions.ask_freely("compare", rng), answer)]
     packer.add_chat(chat(indices, asked, rng), pick_system(rng))
-    for index, picture in zip(indices, pictures):
-        single = shapes_questions(picture.pairs(), rng, mixture, 1)
-        if single:
-            packer.add_chat(chat([index], single, rng), pick_system(rng))
+    single = [
+        chat([index], shapes_questions(picture.pairs(), rng, mixture, 1), rng)
+        for index, picture in zip(indices, pictures)
+    ]
+    for turns in [sum(single, [])] if rng.random() < 0.2 else single:
+        if turns:
+            packer.add_chat(turns, pick_system(rng))
     return 1

@@ -115,6 +115,59 @@ PARAPHRASES = {
     ),
 }
 
+# Further ways to ask the same: learnt, but not part of the evaluation.
+MORE_PARAPHRASES = {
+    "describe": ("Give me a list of the shapes.", "Tell me what you see.", "What is shown here?",
+                 "Can you describe the picture?", "What is this?", "What's this?", "Describe it.",
+                 "What do you see in this picture?", "Describe the picture from left to right.",
+                 "Which shapes do you see?", "What are the shapes?", "List everything you see."),
+    "count": ("How many?", "Number of shapes?", "How many shapes are visible?", "Count them.",
+              "Can you count the shapes?", "How many shapes are drawn here?", "How many are there?",
+              "Can you tell me how many shapes there are?", "How many things are there?"),
+    "colour": ("Colour of the {kind}?", "What's the colour of the {kind}?", "And the {kind}?",
+               "What colour is that {kind}?", "Can you tell me the colour of the {kind}?",
+               "In which colour is the {kind} drawn?"),
+    "exists": ("Is there any {colour} {kind}?", "Can you find a {colour} {kind}?",
+               "Does the picture contain a {colour} {kind}?", "Is a {colour} {kind} there?",
+               "Are there any {colour} {kind}s?", "And a {colour} {kind}?"),
+    "leftmost": ("What is on the left?", "Which shape is on the left?", "Name the leftmost shape.",
+                 "What's the leftmost shape?", "What shape is leftmost?", "What is the first shape?",
+                 "What is furthest left?", "What do you see on the left?"),
+    "rightmost": ("What is on the right?", "Which shape is on the right?", "What is the last shape?",
+                  "Name the rightmost shape.", "What's the rightmost shape?", "What is furthest right?",
+                  "What shape is rightmost?", "What do you see on the right?"),
+    "number": ("What is written?", "What does it say?", "What's the number?", "Read it.",
+               "Which digits are shown?", "What is written in the picture?", "Which number is it?",
+               "What number is shown?", "Can you read the number?", "Tell me the number.",
+               "What is written here?"),
+    "compare": ("Which picture contains more shapes?", "Which of these has more shapes?",
+                "Does the first or the second picture have more shapes?", "Which has more?",
+                "Are there more shapes in the first or in the second picture?",
+                "Which of them shows more shapes?"),
+    "greeting": ("What do you do?", "What are you?", "Tell me about yourself.", "Good afternoon",
+                 "How does this work?", "Hello model", "Test", "Yo", "What's up?"),
+}
+MORE_SHARE = 0.3
+# Other questions about shapes that people ask; learnt, but not part of the evaluation.
+EXTRA_PARAPHRASES = {
+    "exists_kind": ("Is there a {kind}?", "Do you see a {kind}?", "Is there any {kind}?",
+                    "Can you see a {kind}?", "Are there any {kind}s?"),
+    "exists_colour": ("Is there a {colour} shape?", "Is there anything {colour}?",
+                      "Is any shape {colour}?", "Do you see a {colour} shape?"),
+    "count_kind": ("How many {kind}s are there?", "How many {kind}s do you see?",
+                   "Count the {kind}s.", "How many {kind}s are in the picture?"),
+    "count_colour": ("How many {colour} shapes are there?", "How many shapes are {colour}?",
+                     "Count the {colour} shapes."),
+    "colour_leftmost": ("What colour is the leftmost shape?", "What colour is the first shape?",
+                        "What is the colour of the shape on the far left?"),
+    "colour_rightmost": ("What colour is the rightmost shape?", "What colour is the last shape?",
+                         "What is the colour of the shape on the far right?"),
+    "colour_absent": PARAPHRASES["colour"],
+    "is_colour": ("Is the {kind} {colour}?", "Is that {kind} {colour}?"),
+    "shape_of_colour": ("Which shape is {colour}?", "What is the {colour} shape?",
+                        "What shape is {colour}?", "What is {colour}?"),
+}
+
 SPELLINGS = (
     ("colour", "color"),
     ("picture", "image"),
@@ -133,10 +186,23 @@ def with_article(colour, kind):
 
 def ask(kind_of_question, rng, colour="", kind="", canonical_share=0.3):
     """One paraphrase, filled in; `rng` is a random.Random."""
-    choices = PARAPHRASES[kind_of_question]
-    text = choices[0] if rng.random() < canonical_share else rng.choice(choices)
-    article = "an" if colour[:1] in ("o",) else "a"
-    return text.format(a=article, colour=colour, kind=kind)
+    choices = PARAPHRASES.get(kind_of_question) or EXTRA_PARAPHRASES[kind_of_question]
+    return filled_in(
+        choices[0] if rng.random() < canonical_share else rng.choice(choices), colour, kind
+    )
+
+
+def ask_freely(kind_of_question, rng, colour="", kind=""):
+    """As `ask`, now and then in one of the further paraphrases."""
+    if kind_of_question in MORE_PARAPHRASES and rng.random() < MORE_SHARE:
+        return filled_in(rng.choice(MORE_PARAPHRASES[kind_of_question]), colour, kind)
+    return ask(kind_of_question, rng, colour, kind)
+
+
+def filled_in(text, colour, kind):
+    """A paraphrase with its colour, kind and article."""
+    text = text.replace(" a {colour}", " {a} {colour}")
+    return text.format(a="an" if colour[:1] == "o" else "a", colour=colour, kind=kind)
 
 
 def answer_describe(shapes):
@@ -168,7 +234,7 @@ def kinds_occurring_once(shapes):
     return [kind for kind in KINDS if kinds.count(kind) == 1]
 
 
-def shapes_question(name, shapes, rng):
+def shapes_question(name, shapes, rng, ask=ask):
     """(question, answer) of one kind about a picture of shapes; None if it cannot be asked."""
     if name == "describe":
         return ask(name, rng), answer_describe(shapes)
@@ -186,6 +252,29 @@ def shapes_question(name, shapes, rng):
     if name == "leftmost":
         return ask(name, rng), answer_shape(shapes[0])
     return ask("rightmost", rng), answer_shape(shapes[-1])
+
+
+def extra_question(name, shapes, rng):
+    """(question, answer) of one of the extra kinds; None if it cannot be asked."""
+    colour, kind = pick_asked_shape(shapes, rng)
+    colours, kinds = [shape[0] for shape in shapes], [shape[1] for shape in shapes]
+    once = colours.count(colour) == 1
+    if (name == "colour_absent" and kind in kinds) or (name == "shape_of_colour" and not once):
+        return None
+    if name == "is_colour" and kinds.count(kind) != 1:
+        return None
+    answer = {
+        "exists_kind": "Yes." if kind in kinds else "No.",
+        "exists_colour": "Yes." if colour in colours else "No.",
+        "count_kind": str(kinds.count(kind)),
+        "count_colour": str(colours.count(colour)),
+        "colour_leftmost": colours[0].capitalize() + ".",
+        "colour_rightmost": colours[-1].capitalize() + ".",
+        "colour_absent": f"There is no {kind}.",
+        "is_colour": "Yes." if (colour, kind) in shapes else "No.",
+        "shape_of_colour": answer_shape(shapes[colours.index(colour)]) if once else "",
+    }[name]
+    return ask(name, rng, colour, kind), answer
 
 
 def pick_asked_shape(shapes, rng):

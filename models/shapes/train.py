@@ -1,9 +1,8 @@
 """Trains the demo model. Resumable: a checkpoint holds weights, Adam's state and the step.
 
     python fonts.py atlas.npz
-    python evaluation_pictures.py evaluation.jsonl 150 1
-    python train.py --atlas atlas.npz --evaluation evaluation.jsonl --checkpoint run.pt \
-        --steps 60000 --decay-from 45000
+    python evaluation_pictures.py evaluation.jsonl 400 3
+    python train.py --atlas atlas.npz --evaluation evaluation.jsonl --checkpoint run.pt
 
 Batches come from (seed, step) alone and the learning rate from the step, so a run that stopped
 goes on as if it had not.
@@ -39,8 +38,8 @@ def arguments():
     parser.add_argument("--atlas", required=True)
     parser.add_argument("--evaluation")
     parser.add_argument("--checkpoint", required=True)
-    parser.add_argument("--steps", type=int, default=60_000, help="the last step")
-    parser.add_argument("--decay-from", type=int, default=45_000)
+    parser.add_argument("--steps", type=int, default=21_000, help="the last step")
+    parser.add_argument("--decay-from", type=int, default=14_000)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--patches", type=int, default=131_072, help="a batch's size")
     parser.add_argument("--rate", type=float, default=1e-3)
