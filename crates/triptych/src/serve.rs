@@ -1,7 +1,7 @@
 //! `triptych serve`: a frontend and its workers in one process, over planes in memory.
 //!
-//! The way of a request is the one of separate processes: the same spine, stages, leases, handles and
-//! messages; only the planes know that nothing leaves the process.
+//! The way of a request is the one of separate processes: the same spine, stages, leases, handles
+//! and messages; only the planes know that nothing leaves the process.
 
 use crate::model::LoadedModel;
 use crate::observe::observe;
