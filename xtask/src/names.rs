@@ -12,7 +12,7 @@ const DEFINITIONS: &[&str] = &["fn ", "struct ", "enum ", "trait ", "const ", "t
 /// Where the spans of a request are told, and which crates open them.
 const SPANS_TOLD: &str = "docs/life-of-a-request.md";
 const SPANS_OPENED: &[&str] = &["crates/router/src/", "crates/worker/src/"];
-const SPANS_FENCE: &str = "```spans\n";
+const SPANS_FENCE: &str = "```spans";
 const SPAN_MACRO: &str = "info_span!(";
 
 /// Items that a document names and the code has not.
@@ -80,9 +80,9 @@ fn defines(text: &str, item: &str) -> bool {
 }
 
 fn told_spans(workspace: &Workspace) -> BTreeSet<&str> {
-    let fenced = workspace.text(SPANS_TOLD).split(SPANS_FENCE).nth(1);
-    let list = fenced.and_then(|rest| rest.split("```").next()).unwrap_or("");
-    list.split_whitespace().collect()
+    let blocks = workspace.text(SPANS_TOLD).split(SPANS_FENCE).skip(1);
+    let lists = blocks.filter_map(|rest| rest.split_once('\n')?.1.split("```").next());
+    lists.flat_map(str::split_whitespace).collect()
 }
 
 fn opened_spans(workspace: &Workspace) -> BTreeSet<&str> {
