@@ -55,7 +55,8 @@ fn time_product(device: &Device, (n_rows, n, k): (usize, usize, usize), dtype: D
     let gbytes = 1e-9 * bytes.len() as f64 / time_s;
     let (time_us, name) = (time_s * 1e6, dtype.name());
     println!(
-        "linear {n_rows:5} x {n:6} x {k:5} {name:>4}: {time_us:9.1} us {gflops:6.1} GFLOP/s {gbytes:6.1} GB/s"
+        "linear {n_rows:5} x {n:6} x {k:5} {name:>4}: {time_us:9.1} us {gflops:6.1} GFLOP/s \
+         {gbytes:6.1} GB/s"
     );
 }
 

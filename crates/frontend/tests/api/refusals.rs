@@ -1,4 +1,5 @@
-//! Every field of a request: what is refused, with which words, and what is accepted as saying nothing.
+//! Every field of a request: what is refused, with which words, and what is accepted as saying
+//! nothing.
 
 use crate::client::Server;
 use crate::fake::{Fake, MODEL, hello};
@@ -126,14 +127,22 @@ async fn messages() {
         (json!({"messages": null}), "messages", "missing_required_parameter"),
         (json!({"messages": "Hi"}), "messages", "invalid_type"),
         (json!({"messages": ["Hi"]}), "messages[0]", "invalid_type"),
-        (json!({"messages": vec![json!({"role": "user", "content": "a"}); 2049]}), "messages", "array_above_max_length"),
+        (
+            json!({"messages": vec![json!({"role": "user", "content": "a"}); 2049]}),
+            "messages",
+            "array_above_max_length",
+        ),
         (one(json!({"content": "Hi"})), "messages[0].role", "missing_required_parameter"),
         (one(json!({"role": "king", "content": "Hi"})), "messages[0].role", "invalid_value"),
         (one(json!({"role": "tool", "content": "Hi"})), "messages[0].role", "unsupported_value"),
         (one(json!({"role": "user"})), "messages[0].content", "missing_required_parameter"),
         (one(json!({"role": "user", "content": 3})), "messages[0].content", "invalid_type"),
         (one(json!({"role": "user", "content": []})), "messages[0].content", "invalid_value"),
-        (one(json!({"role": "user", "content": "a", "x": 1})), "messages[0].x", "unknown_parameter"),
+        (
+            one(json!({"role": "user", "content": "a", "x": 1})),
+            "messages[0].x",
+            "unknown_parameter",
+        ),
         (
             one(json!({"role": "assistant", "content": "a", "tool_calls": [{}]})),
             "messages[0].tool_calls",
@@ -145,15 +154,33 @@ async fn messages() {
             "unsupported_value",
         ),
         (
-            one(json!({"role": "system", "content": [{"type": "image_url", "image_url": {"url": "/a"}}]})),
+            one(json!({"role": "system", "content": [
+                {"type": "image_url", "image_url": {"url": "/a"}},
+            ]})),
             "messages[0].content[0].type",
             "unsupported_value",
         ),
         (part(json!({"type": "poem"})), "messages[0].content[0].type", "invalid_value"),
-        (part(json!({"type": "text"})), "messages[0].content[0].text", "missing_required_parameter"),
-        (part(json!({"type": "text", "text": "a", "x": 1})), "messages[0].content[0].x", "unknown_parameter"),
-        (part(json!({"type": "image_url"})), "messages[0].content[0].image_url", "missing_required_parameter"),
-        (part(json!({"type": "image_url", "image_url": "/a"})), "messages[0].content[0].image_url", "invalid_type"),
+        (
+            part(json!({"type": "text"})),
+            "messages[0].content[0].text",
+            "missing_required_parameter",
+        ),
+        (
+            part(json!({"type": "text", "text": "a", "x": 1})),
+            "messages[0].content[0].x",
+            "unknown_parameter",
+        ),
+        (
+            part(json!({"type": "image_url"})),
+            "messages[0].content[0].image_url",
+            "missing_required_parameter",
+        ),
+        (
+            part(json!({"type": "image_url", "image_url": "/a"})),
+            "messages[0].content[0].image_url",
+            "invalid_type",
+        ),
         (
             part(json!({"type": "image_url", "image_url": {"url": "/a", "detail": "max"}})),
             "messages[0].content[0].image_url.detail",
@@ -165,7 +192,11 @@ async fn messages() {
             "unknown_parameter",
         ),
         (image("picture.png"), "messages[0].content[0].image_url.url", "invalid_value"),
-        (image("data:image/png;base64,%%"), "messages[0].content[0].image_url.url", "invalid_value"),
+        (
+            image("data:image/png;base64,%%"),
+            "messages[0].content[0].image_url.url",
+            "invalid_value",
+        ),
     ])
     .await;
 }
@@ -224,7 +255,8 @@ async fn neutral_values_are_accepted() {
         json!({"messages": [
             {"role": "developer", "content": "a", "name": "x"},
             {"role": "user", "content": [{"type": "text", "text": "b"}]},
-            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}], "tool_calls": []},
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}],
+             "tool_calls": []},
             {"role": "assistant", "content": null, "refusal": "no"},
             {"role": "user", "content": ""},
         ]}),

@@ -9,7 +9,14 @@ use serde_json::json;
 async fn models_are_listed_and_found() {
     let fake = Fake::with_models(hello(), &[(MODEL, None), ("other", Some("decode"))]);
     let server = Server::start(&fake).await;
-    let one = |name: &str| json!({"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "triptych"});
+    let one = |name: &str| {
+        json!({
+            "id": name,
+            "object": "model",
+            "created": 1_700_000_000,
+            "owned_by": "triptych",
+        })
+    };
     let list = server.get("/v1/models").await;
     assert_eq!(list.json(), json!({"object": "list", "data": [one(MODEL), one("other")]}));
     assert_eq!(server.get("/v1/models/tiny/vl").await.json(), one(MODEL));

@@ -1,4 +1,5 @@
-//! Streamed answers: statuses before the first token, error events after it, and how tokens are grouped.
+//! Streamed answers: statuses before the first token, error events after it, and how tokens are
+//! grouped.
 
 use crate::client::Server;
 use crate::fake::{Fake, MODEL, Step, admitted, fail, finished, hello, say};
