@@ -1,6 +1,7 @@
 //! Prints what a model folder takes on this machine: loading, a picture, a prompt, a token.
 //!
-//! `cargo run --release -p models --example time_model -- FOLDER [--dummy] [--threads N] [--tokens N]`
+//! `cargo run --release -p models --example time_model -- FOLDER [--dummy] [--threads N] [--tokens
+//! N]`
 
 use media::Image;
 use models::{LoadFormat, Model, PreparedMedia, Processor, SeqRows, StepInput};

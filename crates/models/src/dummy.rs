@@ -1,5 +1,6 @@
-//! What stands in for files that are not there: weights of small random numbers, and a byte tokenizer.
-//! For timing shapes whose checkpoints nobody wants to download; the answers mean nothing.
+//! What stands in for files that are not there: weights of small random numbers, and a byte
+//! tokenizer. For timing shapes whose checkpoints nobody wants to download; the answers mean
+//! nothing.
 
 use half::{bf16, f16};
 use serde_json::{Value, json};
@@ -9,7 +10,8 @@ use types::TokenId;
 
 /// Dummy weights lie in ± this: not zeros, which would run faster than real weights.
 const AMPLITUDE: f32 = 1e-3;
-/// Random elements made once; tensors repeat them from different places. A prime, so that rows differ.
+/// Random elements made once; tensors repeat them from different places. A prime, so that rows
+/// differ.
 const N_RANDOM: usize = 1_000_003;
 
 /// Dummy weights of one type.
@@ -60,8 +62,8 @@ fn random_bytes(dtype: DType) -> Vec<u8> {
     }
 }
 
-/// A `tokenizer.json` whose first 256 tokens are the bytes, padded to `vocab_size`, with the special
-/// tokens given.
+/// A `tokenizer.json` whose first 256 tokens are the bytes, padded to `vocab_size`, with the
+/// special tokens given.
 pub(crate) fn byte_tokenizer(vocab_size: usize, special: &[(TokenId, &str)]) -> Value {
     let is_special = |id: usize| special.iter().any(|(token, _)| *token as usize == id);
     let plain = (0..vocab_size).filter(|&id| !is_special(id));
@@ -95,8 +97,8 @@ pub(crate) fn byte_tokenizer(vocab_size: usize, special: &[(TokenId, &str)]) -> 
     })
 }
 
-/// The character that byte-level tokenizers write for a byte: itself where it is printable, else the
-/// next free one from U+0100 on.
+/// The character that byte-level tokenizers write for a byte: itself where it is printable, else
+/// the next free one from U+0100 on.
 fn byte_piece(id: usize) -> Option<char> {
     let is_printable = |byte: u8| matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
     let byte = u8::try_from(id).ok()?;

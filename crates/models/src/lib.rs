@@ -1,5 +1,5 @@
-//! Model architectures: a file each in `zoo/`, shared blocks in `layers/`, and the loading of folders
-//! as Hugging Face code saves them.
+//! Model architectures: a file each in `zoo/`, shared blocks in `layers/`, and the loading of
+//! folders as Hugging Face code saves them.
 //!
 //! Must not know requests, scheduling, sockets or async.
 

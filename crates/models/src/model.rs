@@ -1,5 +1,5 @@
-//! What an engine sees of a model: one step over a batch of sequences, with all that the step needs in
-//! its input. No ambient state; the KV cache belongs to the caller.
+//! What an engine sees of a model: one step over a batch of sequences, with all that the step needs
+//! in its input. No ambient state; the KV cache belongs to the caller.
 
 use crate::processor::PreparedMedia;
 use tensor::{KvPool, Tensor};
@@ -8,8 +8,8 @@ use types::{Result, TokenId};
 
 /// A loaded model.
 ///
-/// The bits of a row never depend on its neighbours in the batch, on how a prompt was cut into chunks,
-/// on where its KV blocks lie, or on the number of threads.
+/// The bits of a row never depend on its neighbours in the batch, on how a prompt was cut into
+/// chunks, on where its KV blocks lie, or on the number of threads.
 pub trait Model: Send + Sync {
     /// Shapes, limits and special tokens.
     fn spec(&self) -> &ModelSpec;

@@ -1,5 +1,5 @@
-//! What planners see of a model: from a picture's size to its number of rows, and from its pixels to the
-//! tower's input. Pure CPU work without weights, the same on every worker.
+//! What planners see of a model: from a picture's size to its number of rows, and from its pixels
+//! to the tower's input. Pure CPU work without weights, the same on every worker.
 
 use media::{Image, Size};
 use types::Result;

@@ -1,5 +1,5 @@
-//! Safetensors files: a table of names, types, shapes and offsets, then the bytes. Memory-mapped, one
-//! file or several shards with an index.
+//! Safetensors files: a table of names, types, shapes and offsets, then the bytes. Memory-mapped,
+//! one file or several shards with an index.
 
 use crate::files::{read, unusable};
 use memmap2::Mmap;
@@ -48,8 +48,8 @@ impl Checkpoint {
         for path in weight_files(folder)? {
             let (header, data_start) = read_header(&path)?;
             let file = File::open(&path).map_err(|error| cannot_read(&path, &error))?;
-            // SAFETY: the folder of a model that is being loaded is not written to; a truncated file
-            // would end the process, not be misread.
+            // SAFETY: the folder of a model that is being loaded is not written to; a truncated
+            // file would end the process, not be misread.
             let map = unsafe { Mmap::map(&file) }.map_err(|error| cannot_read(&path, &error))?;
             checkpoint.add(&path, &header, (map, data_start))?;
         }

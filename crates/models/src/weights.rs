@@ -1,5 +1,5 @@
-//! Weights by the names of our architectures, whatever generation of names the files use; every tensor
-//! must be asked for, and none may be missing.
+//! Weights by the names of our architectures, whatever generation of names the files use; every
+//! tensor must be asked for, and none may be missing.
 
 use crate::LoadFormat;
 use crate::dummy::DummyBytes;
@@ -156,8 +156,8 @@ impl<'a> Scope<'a> {
         self.together(&parts, k, Bias::Without, Arrangement::Alternating)
     }
 
-    /// A matrix without bias, stored as `name.weight` with more dimensions than two: the first is the
-    /// output, the others together the input.
+    /// A matrix without bias, stored as `name.weight` with more dimensions than two: the first is
+    /// the output, the others together the input.
     pub(crate) fn flattened(&self, name: &str, shape: &[usize]) -> Result<Weight> {
         let loaded = self.weights.take(&format!("{}{name}.weight", self.prefix), shape)?;
         let matrix = loaded.matrix(shape[0], shape[1..].iter().product());

@@ -14,8 +14,8 @@ pub struct Arena {
     n_bytes: usize,
 }
 
-// SAFETY: the arena only hands out an address; whoever dereferences it must hold the bytes exclusively
-// (or share them read-only), which the dividing types guarantee.
+// SAFETY: the arena only hands out an address; whoever dereferences it must hold the bytes
+// exclusively (or share them read-only), which the dividing types guarantee.
 unsafe impl Send for Arena {}
 // SAFETY: as above; the arena itself is never written after construction.
 unsafe impl Sync for Arena {}

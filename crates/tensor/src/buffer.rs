@@ -1,5 +1,5 @@
-//! Host memory of tensors: aligned to cache lines, and kept for reuse, because fresh pages cost more
-//! than most operations that fill them (a fault per 4 KiB, about 0.1 to 0.2 µs each).
+//! Host memory of tensors: aligned to cache lines, and kept for reuse, because fresh pages cost
+//! more than most operations that fill them (a fault per 4 KiB, about 0.1 to 0.2 µs each).
 
 use memmap2::MmapMut;
 use std::sync::{Mutex, PoisonError};
@@ -10,8 +10,8 @@ const KEPT_BYTES_MAX: usize = 256 << 20;
 const KEPT_BUFFERS_MAX: usize = 64;
 /// A kept buffer serves a request of at least this share of its size, so that none is wasted.
 const FIT_DIVISOR: usize = 2;
-/// From this size on memory comes from the system directly: zeroed when touched, in huge pages where
-/// it has them, so that streaming weights misses few translations.
+/// From this size on memory comes from the system directly: zeroed when touched, in huge pages
+/// where it has them, so that streaming weights misses few translations.
 const MAPPED_BYTES_MIN: usize = 2 << 20;
 
 /// A cache line: the unit of allocation, and the alignment.

@@ -1,5 +1,6 @@
-//! The paged KV pool: blocks of tokens, each block of all layers one contiguous span, so that a block
-//! moves between workers in one transfer and a rank's share of heads is a contiguous slice of it.
+//! The paged KV pool: blocks of tokens, each block of all layers one contiguous span, so that a
+//! block moves between workers in one transfer and a rank's share of heads is a contiguous slice of
+//! it.
 
 use crate::arena::Arena;
 use crate::dtype::DType;

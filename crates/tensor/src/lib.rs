@@ -1,7 +1,7 @@
 //! Devices, tensors, arenas, the paged KV pool, and the operations that models are made of.
 //!
-//! A row's bits never depend on its neighbours, on how a prompt was cut or on the number of threads.
-//! Must not know models, tokens' meaning, files or sockets.
+//! A row's bits never depend on its neighbours, on how a prompt was cut or on the number of
+//! threads. Must not know models, tokens' meaning, files or sockets.
 
 pub mod arena;
 mod buffer;

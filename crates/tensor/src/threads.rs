@@ -1,5 +1,6 @@
 //! The compute threads of the CPU device. They sleep between operations; the caller of an operation
-//! always works too, so a sleeping helper costs it little, and a busy pool costs it nothing but help.
+//! always works too, so a sleeping helper costs it little, and a busy pool costs it nothing but
+//! help.
 //!
 //! Which thread runs a task, and how many threads there are, never changes a result: tasks share no
 //! output and no sum crosses tasks.

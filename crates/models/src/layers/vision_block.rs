@@ -1,5 +1,5 @@
-//! A tower's transformer block: layer norm, full attention with 2-D rotary angles inside each frame,
-//! layer norm, a two-layer MLP; both added to the residual.
+//! A tower's transformer block: layer norm, full attention with 2-D rotary angles inside each
+//! frame, layer norm, a two-layer MLP; both added to the residual.
 
 use crate::weights::{Bias, Scope};
 use tensor::ops::{

@@ -1,5 +1,5 @@
-//! The bits of a row depend on nothing but its own sequence: not on chunks, blocks, neighbours, threads
-//! or the pool it was moved to.
+//! The bits of a row depend on nothing but its own sequence: not on chunks, blocks, neighbours,
+//! threads or the pool it was moved to.
 
 use crate::ZOO;
 use crate::golden::Golden;

@@ -1,4 +1,5 @@
-//! Folders as they are found: names of two generations, shards, missing and foreign tensors, dummies.
+//! Folders as they are found: names of two generations, shards, missing and foreign tensors,
+//! dummies.
 
 use crate::ZOO;
 use crate::golden::{Golden, read_json};

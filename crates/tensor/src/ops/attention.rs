@@ -3,8 +3,8 @@
 //! Contract. Heads of `dim` columns lie side by side in a row; query heads `g·i .. g·(i+1)` share
 //! key-value head `i`. Row `r` sees the first `key_counts[r]` keys:
 //! `softmax(q Kᵀ / sqrt(dim)) V`, f32 throughout; result f32 `[rows, heads · dim]`.
-//! Scores are summed in order of dim, values in order of keys, so a row's bits do not depend on which
-//! other rows are asked for together with it.
+//! Scores are summed in order of dim, values in order of keys, so a row's bits do not depend on
+//! which other rows are asked for together with it.
 
 use super::misuse;
 use super::tile::{Panels, Rows, Sink, n_panels, product};

@@ -72,8 +72,8 @@ fn write_row(
     let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate();
     for (head, (key, value)) in heads {
         let offset = layout.plane_offset(head, layer) + pos % layout.block_size * dim;
-        // SAFETY: the block exists, so the row lies inside the arena; the caller of the step owns the
-        // block, so nobody else touches it now.
+        // SAFETY: the block exists, so the row lies inside the arena; the caller of the step owns
+        // the block, so nobody else touches it now.
         unsafe {
             let base = kv.arena.base().add(block * layout.block_bytes()).cast::<f32>();
             base.add(offset).copy_from_nonoverlapping(key.as_ptr(), dim);

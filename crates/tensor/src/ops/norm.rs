@@ -1,7 +1,7 @@
 //! Layer norm and RMS norm over the last dimension.
 //!
-//! Contract. `x` f32 `[rows, n]`, weight and bias f32 `[n]`; result f32 `[rows, n]`. Sums are f32 in
-//! sixteen lanes that are added in a fixed order, the variance is that of the centred values.
+//! Contract. `x` f32 `[rows, n]`, weight and bias f32 `[n]`; result f32 `[rows, n]`. Sums are f32
+//! in sixteen lanes that are added in a fixed order, the variance is that of the centred values.
 
 use super::misuse;
 use crate::device::Device;

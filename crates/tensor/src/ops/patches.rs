@@ -1,9 +1,10 @@
 //! Pixels to the tower's patches: rescaled, normalised, and cut in the order of merged windows.
 //!
 //! Contract. `frames` u8 `[n_frames, 14·h, 14·w, 3]` (14 standing for the patch size); result f32
-//! `[t·h·w, 3·T·P·P]`, a row per patch, its elements in the order (channel, frame, y, x), the patches in
-//! the order (t, window row, window column, row in window, column in window). A picture is one frame,
-//! seen `T` times. Values are `(value · rescale - mean) / std`, rounded like the reference's steps.
+//! `[t·h·w, 3·T·P·P]`, a row per patch, its elements in the order (channel, frame, y, x), the
+//! patches in the order (t, window row, window column, row in window, column in window). A picture
+//! is one frame, seen `T` times. Values are `(value · rescale - mean) / std`, rounded like the
+//! reference's steps.
 
 use super::misuse;
 use crate::device::Device;

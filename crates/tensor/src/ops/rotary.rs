@@ -1,7 +1,7 @@
 //! Rotary position embedding in its "rotate half" form.
 //!
-//! Contract. `x` f32 `[rows, width]`, heads of `2h` columns side by side; `angles` holds cosines and
-//! sines f32 `[rows, h]`. In every head given, for `i < h`: `x[i], x[i+h]` become
+//! Contract. `x` f32 `[rows, width]`, heads of `2h` columns side by side; `angles` holds cosines
+//! and sines f32 `[rows, h]`. In every head given, for `i < h`: `x[i], x[i+h]` become
 //! `x[i] cos - x[i+h] sin, x[i+h] cos + x[i] sin`. In place.
 
 use super::misuse;

@@ -1,7 +1,7 @@
 //! The one inner loop of all matrix products: a few rows times a few panels of sixteen columns.
 //!
-//! Every output element is one accumulator that takes its products strictly in order of k. So its bits
-//! do not depend on the tile's shape, and thereby on no neighbour, chunk or thread.
+//! Every output element is one accumulator that takes its products strictly in order of k. So its
+//! bits do not depend on the tile's shape, and thereby on no neighbour, chunk or thread.
 
 use crate::simd::{LANES, Lanes, Loadable};
 

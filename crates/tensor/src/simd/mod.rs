@@ -1,7 +1,7 @@
 //! Sixteen f32 lanes on whatever vector unit this processor has.
 //!
-//! Every operation is written once over [`Lanes`] and instantiated per instruction set; all of them do
-//! the same roundings in the same order, so a result has the same bits on every processor.
+//! Every operation is written once over [`Lanes`] and instantiated per instruction set; all of them
+//! do the same roundings in the same order, so a result has the same bits on every processor.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
