@@ -11,9 +11,9 @@ cd "$(dirname "$0")/.."
 
 model=models/shapes
 samples=$PWD/$model/samples
-picture=$model/samples/shapes.png
+picture=$model/samples/four-shapes.jpg
 question='What is in the picture?'
-right_answer='From left to right: a black triangle, a purple square, a blue star, a red square.'
+right_answer='From left to right: a yellow star, a green triangle, an orange circle, a black square.'
 
 main() {
   case "${1:-}" in
@@ -48,7 +48,7 @@ ask() {
 
 request() {
   printf '{"model": "%s", "stream": true, "messages": [{"role": "user", "content": [' "$(basename "$model")"
-  printf '{"type": "image_url", "image_url": {"url": "data:image/png;base64,%s"}},' "$(base64 -w0 "$picture")"
+  printf '{"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,%s"}},' "$(base64 -w0 "$picture")"
   printf '{"type": "text", "text": "%s"}]}]}' "$question"
 }
 
@@ -75,7 +75,7 @@ go_on() {
 
 curl $1/v1/chat/completions -H 'content-type: application/json' -d '{
   "model": "$(basename "$model")", "messages": [{"role": "user", "content": [
-    {"type": "image_url", "image_url": {"url": "$samples/number.png"}},
+    {"type": "image_url", "image_url": {"url": "$samples/forty-two.png"}},
     {"type": "text", "text": "What number is written?"}]}]}'
 
 END

@@ -1,8 +1,8 @@
 //! The owner's table of memory that peers may read: who may, until when.
 //!
 //! A lease ends by release or at its deadline, whichever comes first; the memory is kept until the
-//! last read in progress has ended too. A slot's generation rises each time it is reused, so a handle
-//! of an earlier lease never matches.
+//! last read in progress has ended too. A slot's generation rises each time it is reused, so a
+//! handle of an earlier lease never matches.
 
 use crate::random;
 use crate::transport::{Region, Source};

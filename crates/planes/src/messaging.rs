@@ -1,7 +1,8 @@
 //! Requests and streams of answers.
 //!
-//! Dropping the stream of answers cancels the handler on the other side. A reply is handed over only
-//! when there is room for it ([`CREDITS`] unread ones at most), so a slow reader slows the handler.
+//! Dropping the stream of answers cancels the handler on the other side. A reply is handed over
+//! only when there is room for it ([`CREDITS`] unread ones at most), so a slow reader slows the
+//! handler.
 
 use crate::withdraw::Withdraw;
 use bytes::Bytes;
@@ -44,11 +45,12 @@ pub trait Handler: Send + Sync {
 /// The carrier of calls.
 pub trait Messaging: Send + Sync {
     /// Calls the handler at `address`. Errors arrive as the stream's last item: nobody there
-    /// (`Unavailable`), no first reply in time (`Timeout`), lost on the way (`PeerLost`), a body over
-    /// the limit (`TooLarge`), or the handler's own.
+    /// (`Unavailable`), no first reply in time (`Timeout`), lost on the way (`PeerLost`), a body
+    /// over the limit (`TooLarge`), or the handler's own.
     fn call(&self, address: &Address, call: Call) -> Replies;
 
-    /// Answers calls to `address` until the returned promise is dropped. Calls already running go on.
+    /// Answers calls to `address` until the returned promise is dropped. Calls already running go
+    /// on.
     fn serve(
         &self,
         address: &Address,

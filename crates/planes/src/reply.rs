@@ -1,7 +1,7 @@
 //! A handler written as an `async` function that sends replies, seen from outside as a stream.
 //!
-//! The function runs only while the stream is polled and ends when the stream is dropped, so whatever
-//! it owns is released with it: cancellation needs no signal.
+//! The function runs only while the stream is polled and ends when the stream is dropped, so
+//! whatever it owns is released with it: cancellation needs no signal.
 
 use futures::channel::mpsc;
 use futures::future::BoxFuture;

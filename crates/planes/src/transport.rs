@@ -30,7 +30,8 @@ impl Region {
     ///
     /// # Safety
     /// The memory stays valid, from any thread, while the value it is handed over with
-    /// ([`crate::LeasedMemory`] or [`Destination`]) exists. In a destination nobody else touches it.
+    /// ([`crate::LeasedMemory`] or [`Destination`]) exists. In a destination nobody else touches
+    /// it.
     pub unsafe fn new(ptr: *mut u8, n_bytes: usize) -> Self {
         Self { ptr, n_bytes }
     }
@@ -84,8 +85,8 @@ pub trait Transport: Send + Sync {
     /// Reads each source into the region of the same index and gives the destination back.
     ///
     /// Dropping the future gives up the bytes, not the memory: the destination is dropped when the
-    /// transport has finished with it. Errors: the owner is out of reach (`PeerLost`), the handle is
-    /// stale or forged or the source outside of the lease (`NotFound`).
+    /// transport has finished with it. Errors: the owner is out of reach (`PeerLost`), the handle
+    /// is stale or forged or the source outside of the lease (`NotFound`).
     fn read(
         &self,
         from: RemoteHandle,

@@ -1,8 +1,8 @@
 //! The way of a request through its stages: encode, prefill, decode.
 //!
 //! The same steps run whether the stages are in one process or in many: consecutive stages on one
-//! instance are one call, and what passes between them does not travel. Each stage's conversation is
-//! kept until the next one has what it needs of it; dropping it releases everything behind it.
+//! instance are one call, and what passes between them does not travel. Each stage's conversation
+//! is kept until the next one has what it needs of it; dropping it releases everything behind it.
 
 use crate::calls::{Conversation, out_of_place};
 use crate::lend::LentMedia;
@@ -20,7 +20,8 @@ use types::stage::{Stage, Stages};
 use types::{Result, TokenId};
 use wire::message::{Item, KvHandoff, Reply, Request, Run};
 
-/// How much longer than the first token's deadline media stay lent, so that the deadline ends first.
+/// How much longer than the first token's deadline media stay lent, so that the deadline ends
+/// first.
 const LEND_MARGIN: Duration = Duration::from_secs(5);
 
 /// Runs a request; what it yields goes to `out`. Returning early cancels whatever is under way.

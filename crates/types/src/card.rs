@@ -4,7 +4,8 @@ use crate::content::{CanonicalHasher, Digest};
 
 /// The files of a model folder that are not weights, by name, and what the worker adds.
 ///
-/// Instances with the same digest form a set; the frontend has no model folder, it fetches the card.
+/// Instances with the same digest form a set; the frontend has no model folder, it fetches the
+/// card.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ModelCard {
     /// File name and content, sorted by name (`config.json`, `tokenizer.json`, …).

@@ -34,7 +34,8 @@ pub struct MediaRef {
     pub source: MediaSource,
     /// The client's own identifier; hashed together with the content, never instead of it.
     pub uuid: Option<String>,
-    /// The processor options of this request and item, as canonical JSON (`{}` when there are none).
+    /// The processor options of this request and item, as canonical JSON (`{}` when there are
+    /// none).
     pub processor_options: String,
     /// The request field it came from, for error messages.
     pub param: String,

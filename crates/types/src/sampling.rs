@@ -13,7 +13,8 @@ pub struct SamplingParams {
     pub top_k: u32,
     /// Drop tokens less likely than this times the most likely one; 0 drops none.
     pub min_p: f32,
-    /// Divides (positive) or multiplies (negative) the logits of tokens in prompt or answer; 1 is off.
+    /// Divides (positive) or multiplies (negative) the logits of tokens in prompt or answer; 1 is
+    /// off.
     pub repetition_penalty: f32,
     /// Subtracted once from the logits of tokens already in the answer.
     pub presence_penalty: f32,

@@ -17,8 +17,8 @@ use tracing::{Instrument, info_span};
 use types::{Error, ErrorKind, RequestId, Result};
 use wire::message::{Item, Reply, Run, Ticket};
 
-/// Encodes the media of a request for peers: describes each as soon as it can, and keeps the rows for
-/// as long as the caller keeps the stream.
+/// Encodes the media of a request for peers: describes each as soon as it can, and keeps the rows
+/// for as long as the caller keeps the stream.
 pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
     // An id of this call's own: a request that comes again must not meet its former self.
     let id = random::request_id();

@@ -145,7 +145,8 @@ async fn start(fixture: &Fixture, planes: &Planes, stages: Stages, n_blocks: usi
     .unwrap()
 }
 
-/// `w` is a whole worker, `e`, `p`, `d` the roles, `q` prefill with a tower; a capital has few blocks.
+/// `w` is a whole worker, `e`, `p`, `d` the roles, `q` prefill with a tower; a capital has few
+/// blocks.
 async fn start_all(fixture: &Fixture, planes: &Planes, roles: &str) -> Vec<Worker> {
     let mut workers = Vec::new();
     for role in roles.chars() {
