@@ -45,8 +45,14 @@ class Reference:
 
 def generate(model, inputs, n_tokens_max, end=None):
     """New token ids; without `end` always `n_tokens_max` of them."""
+    # Where no end is given the model's own would count, unless this many tokens must come.
+    n_tokens_min = n_tokens_max if end is None else 0
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=n_tokens_max, eos_token_id=end, pad_token_id=0
+        do_sample=False,
+        min_new_tokens=n_tokens_min,
+        max_new_tokens=n_tokens_max,
+        eos_token_id=end,
+        pad_token_id=0,
     )
     with torch.inference_mode():
         out = model.generate(**inputs, generation_config=settings)

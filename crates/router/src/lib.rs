@@ -1,6 +1,6 @@
 //! Who is there, who takes a request, and the way of a request through the stages (the spine).
 //!
-//! Read [`spine`] for the way of a request; the rest is what it stands on. [`Backend`] is what an
+//! Read `spine` for the way of a request; the rest is what it stands on. [`Backend`] is what an
 //! API sees of all this. Must not know HTTP, engines or any concrete plane.
 
 pub mod backend;

@@ -1,5 +1,5 @@
 //! The async shells of the roles: they take calls, fetch media, move rows and KV blocks, and drive
-//! an engine. [`encode`], [`prefill`] and [`decode`] are the three stages; a call may ask for
+//! an engine. `encode`, `prefill` and `decode` are the three stages; a call may ask for
 //! several.
 //!
 //! Must not know any concrete plane, HTTP, or how requests are routed.

@@ -13,7 +13,7 @@ const STAR_INNER: f32 = 0.382;
 /// Height of an equilateral triangle over its side.
 const TRIANGLE_HEIGHT: f32 = 0.866_025_4;
 
-/// The corners of a shape where it stands, in order; a circle has [`N_CIRCLE_CORNERS`].
+/// The corners of a shape where it stands, in order; a circle has `N_CIRCLE_CORNERS`.
 pub fn corners(shape: &Shape) -> Vec<Point> {
     let half = shape.width / 2.0;
     let upright: Vec<Point> = match shape.kind {

@@ -1,4 +1,4 @@
-//! Cases of products with weights: against f64, and the bits of a row whatever is computed beside it.
+//! Cases of products with weights: against f64, and the bits of a row whatever is beside it.
 
 use super::*;
 use crate::ops::cases::{Random, assert_close, bits, everywhere};
