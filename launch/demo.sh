@@ -27,7 +27,7 @@ main() {
   local url
   url=http://127.0.0.1:${PORT:=$(free_port)}
   say "serving $model at $url"
-  start_server "$(built release triptych)" serve --model-path "$model" --http-port "$PORT" \
+  start_server "$(built release triptych)" serve --model-path "$model" --http-host 127.0.0.1 --http-port "$PORT" \
     --allowed-local-media-path "$samples"
   wait_for_health "$url"
   ask "$url"

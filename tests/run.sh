@@ -29,8 +29,8 @@ install_typefaces() {
 
 # serve_demo COMMAND...: the beginning of a command line, then the demo model's server behind it.
 serve_demo() {
-  "$@" "$(built release triptych)" serve --model-path models/shapes --http-port "$port" \
-    "${roles[@]}"
+  "$@" "$(built release triptych)" serve --model-path models/shapes --http-host 127.0.0.1 \
+    --http-port "$port" "${roles[@]}"
 }
 
 # evaluate ROLES...: the demo model's answers, from stages together or in separate roles.
