@@ -120,8 +120,6 @@ async fn wrong_types_and_bounds() {
 #[tokio::test]
 async fn messages() {
     let one = |message: Value| json!({"messages": [message]});
-    let part = |part: Value| one(json!({"role": "user", "content": [part]}));
-    let image = |url: &str| part(json!({"type": "image_url", "image_url": {"url": url}}));
     check_all(&[
         (json!({"messages": []}), "messages", "empty_array"),
         (json!({"messages": null}), "messages", "missing_required_parameter"),
@@ -160,6 +158,16 @@ async fn messages() {
             "messages[0].content[0].type",
             "unsupported_value",
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn content_parts() {
+    let one = |message: Value| json!({"messages": [message]});
+    let part = |part: Value| one(json!({"role": "user", "content": [part]}));
+    let image = |url: &str| part(json!({"type": "image_url", "image_url": {"url": url}}));
+    check_all(&[
         (part(json!({"type": "poem"})), "messages[0].content[0].type", "invalid_value"),
         (
             part(json!({"type": "text"})),
