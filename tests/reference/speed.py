@@ -27,6 +27,8 @@ from PIL import Image
 SIZES = [112, 224, 448]
 TEXT = "What is in the picture?"
 LONG_TEXT = "Tell me something about shapes and colours."
+# Torch's threads spin for a while after they have worked, on the cores that the server needs next.
+SETTLE_S = 0.3
 N_DECODE = {"float32": 128, "bfloat16": 24}  # new tokens of one decode measurement
 
 QWEN2_VL_2B = {
@@ -145,6 +147,7 @@ def in_turns(options, theirs, ours):
     measured = {side: [] for side in [theirs, ours] if side}
     for _ in range(options.repeats + 1):
         for side, values in measured.items():
+            time.sleep(SETTLE_S)
             values.append(side())
     return tuple(statistics.median(measured[side][1:]) if side else None for side in [theirs, ours])
 
