@@ -7,7 +7,7 @@
 First token: from encoded picture (PNG, square) to the first token: decoding, preprocessing, tower,
 prompt and one token; over HTTP for the server. Decode: tokens a second after the first token, end
 tokens ignored. The two sides take turns; every picture is new, so that no cache of media or
-prompts helps; the figures are medians. Without --url only transformers is timed.
+prompts helps; the figures are medians over all turns. Without --url only transformers is timed.
 """
 
 import argparse
@@ -29,6 +29,7 @@ TEXT = "What is in the picture?"
 LONG_TEXT = "Tell me something about shapes and colours."
 # Torch's threads spin for a while after they have worked, on the cores that the server needs next.
 SETTLE_S = 0.3
+N_TURNS = 3
 N_DECODE = {"float32": 128, "bfloat16": 24}  # new tokens of one decode measurement
 
 QWEN2_VL_2B = {
@@ -143,13 +144,14 @@ def decode_row(options, model, inputs, served):
 
 
 def in_turns(options, theirs, ours):
-    """Medians of both sides, measured alternately after one warm-up each."""
+    """Medians of both sides, which take turns; the first measurement of a turn only warms up."""
     measured = {side: [] for side in [theirs, ours] if side}
-    for _ in range(options.repeats + 1):
+    for _ in range(N_TURNS):
         for side, values in measured.items():
             time.sleep(SETTLE_S)
-            values.append(side())
-    return tuple(statistics.median(measured[side][1:]) if side else None for side in [theirs, ours])
+            side()
+            values.extend(side() for _ in range(options.repeats))
+    return tuple(statistics.median(measured[side]) if side else None for side in [theirs, ours])
 
 
 def png(random_, size):
@@ -184,7 +186,7 @@ def parse():
     parser.add_argument("--write-only", action="store_true", help="write the config and stop")
     parser.add_argument("--dtype", choices=sorted(N_DECODE), default="float32")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--repeats", type=int, default=9, help="measurements of each side")
+    parser.add_argument("--repeats", type=int, default=9, help="measurements a turn")
     options = parser.parse_args()
     if bool(options.model_path) == bool(options.dummy):
         parser.error("give one of --model-path and --dummy")
