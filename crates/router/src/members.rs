@@ -44,9 +44,14 @@ impl Drop for Running {
 }
 
 impl Members {
-    pub(crate) fn watch(discovery: &dyn Discovery) -> Self {
+    /// Begins to follow, and returns with all that are there: nobody may hear that a model does not
+    /// exist only because the first snapshot is still on its way.
+    pub(crate) async fn watch(discovery: &dyn Discovery) -> Self {
         let table = Arc::new(Mutex::new(Table::default()));
         let (mut events, followed) = (discovery.watch(), Arc::clone(&table));
+        if let Some(event) = events.next().await {
+            lock(&table).apply(event);
+        }
         let task = tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 lock(&followed).apply(event);
@@ -166,4 +171,45 @@ fn no_such_model(model: &str) -> Error {
 fn lacks(model: &str, stage: Stage) -> Error {
     let role = stage.name();
     Error::new(ErrorKind::Unavailable, format!("no {role} worker is there for the model `{model}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::BoxFuture;
+    use futures::stream::{self, BoxStream};
+    use planes::{Address, Withdraw};
+    use types::content::Digest;
+    use types::stage::Stages;
+
+    /// Shows one whole instance, a while after it was asked.
+    struct LateSnapshot;
+
+    impl Discovery for LateSnapshot {
+        fn register(&self, _: Instance) -> BoxFuture<'static, Result<Withdraw>> {
+            unreachable!("nobody registers here")
+        }
+
+        fn watch(&self) -> BoxStream<'static, MembershipEvent> {
+            let instance = Instance {
+                id: InstanceId(1),
+                model: "m".into(),
+                card: Digest::default(),
+                stages: Stages::ALL,
+                address: Address("w".into()),
+            };
+            let late = async {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                MembershipEvent::Snapshot(vec![instance])
+            };
+            stream::once(late).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_snapshot_is_waited_for() {
+        let members = Members::watch(&LateSnapshot).await;
+        assert!(members.route("m", true).is_ok());
+        assert!(members.route("other", true).is_err());
+    }
 }

@@ -51,7 +51,7 @@ impl Router {
     /// Begins to watch discovery, and to lend media to whoever encodes.
     pub async fn start(planes: Planes, config: RouterConfig) -> Result<Self> {
         let lender = Lender::start(&*planes.transport).await?;
-        let members = Members::watch(&*planes.discovery);
+        let members = Members::watch(&*planes.discovery).await;
         let cards = Cards::default();
         Ok(Self(Arc::new(Shared { planes, config, members, cards, lender })))
     }

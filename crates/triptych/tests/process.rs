@@ -58,7 +58,7 @@ fn sigterm_lets_a_running_answer_finish() {
     let mut begun = [0; 64];
     socket.read_exact(&mut begun).unwrap();
     let id = process.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(Command::new("sh").args(["-c", "kill -TERM $0", &id]).status().unwrap().success());
     let mut rest = String::new();
     socket.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("data: [DONE]"), "{rest}");
