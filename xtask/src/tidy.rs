@@ -100,7 +100,7 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// Whether an absolute path under `folder` stands in `line` (`a/work/b` is none).
+/// Whether an absolute path under `folder` stands in `line` (`a/home/b` is none).
 fn names_folder(line: &str, folder: &str) -> bool {
     line.match_indices(folder).any(|(start, _)| {
         let before = line[..start].chars().next_back();
