@@ -9,26 +9,48 @@ use types::{Error, ErrorKind, Result};
 
 type Owners = HashMap<String, Arc<LeaseTable>>;
 
+/// How addresses of this process's memory begin; the rest is a random number.
+const SCHEME: &str = "mem://";
+
 #[derive(Default)]
 pub(crate) struct MemTransport(Arc<Mutex<Owners>>);
+
+impl MemTransport {
+    fn owner(&self, transports: &[String]) -> Result<Arc<LeaseTable>> {
+        let owners = lock(&self.0);
+        transports.iter().find_map(|address| owners.get(address).cloned()).ok_or_else(lost)
+    }
+}
 
 fn lock(owners: &Mutex<Owners>) -> MutexGuard<'_, Owners> {
     owners.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Transport for MemTransport {
-    fn serve(&self, leases: Arc<LeaseTable>) -> BoxFuture<'static, Result<(String, Withdraw)>> {
+    fn serve(
+        &self,
+        leases: Arc<LeaseTable>,
+    ) -> BoxFuture<'static, Result<(Vec<String>, Withdraw)>> {
         let owners = Arc::clone(&self.0);
         async move {
-            let address = format!("mem://{:032x}", planes::random::instance_id().0);
+            let address = format!("{SCHEME}{:032x}", planes::random::instance_id().0);
             lock(&owners).insert(address.clone(), leases);
             let withdrawn = address.clone();
             let withdraw = Withdraw::on_drop(move || {
                 lock(&owners).remove(&withdrawn);
             });
-            Ok((address, withdraw))
+            Ok((vec![address], withdraw))
         }
         .boxed()
+    }
+
+    fn speaks(&self, address: &str) -> bool {
+        address.starts_with(SCHEME)
+    }
+
+    fn connect(&self, transports: &[String]) -> BoxFuture<'static, Result<()>> {
+        let is_there = self.owner(transports).map(|_| ());
+        async move { is_there }.boxed()
     }
 
     fn read(
@@ -37,13 +59,9 @@ impl Transport for MemTransport {
         sources: Vec<Source>,
         into: Destination,
     ) -> BoxFuture<'static, Result<Destination>> {
-        let owner = {
-            let owners = lock(&self.0);
-            from.transports.iter().find_map(|address| owners.get(address).cloned())
-        };
+        let owner = self.owner(&from.transports);
         async move {
-            let owner = owner.ok_or_else(lost)?;
-            let memory = owner.pin(from.lease, from.secret)?;
+            let memory = owner?.pin(from.lease, from.secret)?;
             // Copies of megabytes would hold up the other tasks of this thread.
             let copied = tokio::task::spawn_blocking(move || copy(&memory, &sources, into));
             copied.await.map_err(|_| lost())?

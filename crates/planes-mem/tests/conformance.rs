@@ -1,10 +1,26 @@
 //! The in-memory planes obey the laws of the planes.
 
 use futures::FutureExt;
-use planes::conformance::Subject;
+use planes::conformance::{Clock, DiscoverySubject, MessagingSubject, TransportSubject};
+use std::sync::Arc;
 
-fn subject() -> Subject {
-    Subject { planes: planes_mem::planes(), sleep: |duration| tokio::time::sleep(duration).boxed() }
+const CLOCK: Clock = Clock { sleep: |duration| tokio::time::sleep(duration).boxed() };
+
+fn discovery() -> DiscoverySubject {
+    let near = planes_mem::planes().discovery;
+    DiscoverySubject { far: Arc::clone(&near), near, clock: CLOCK }
 }
 
-planes::conformance_tests!(tokio::test, subject());
+fn messaging() -> MessagingSubject {
+    let callee = planes_mem::planes().messaging;
+    MessagingSubject { caller: Arc::clone(&callee), callee, clock: CLOCK }
+}
+
+fn transport() -> TransportSubject {
+    let owner = planes_mem::planes().transport;
+    TransportSubject { reader: Arc::clone(&owner), owner, clock: CLOCK }
+}
+
+planes::discovery_laws!(tokio::test, discovery());
+planes::messaging_laws!(tokio::test, messaging());
+planes::transport_laws!(tokio::test, transport());

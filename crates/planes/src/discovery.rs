@@ -5,6 +5,7 @@ use crate::withdraw::Withdraw;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use types::content::Digest;
+use types::kv::KvLayout;
 use types::stage::Stages;
 use types::{InstanceId, Result};
 
@@ -21,6 +22,10 @@ pub struct Instance {
     pub stages: Stages,
     /// Where it takes requests.
     pub address: Address,
+    /// Where it serves its memory, one address for each transport, best first.
+    pub transports: Vec<String>,
+    /// How its KV blocks are laid out; `None` when it holds none.
+    pub kv: Option<KvLayout>,
 }
 
 /// A change of who is there.

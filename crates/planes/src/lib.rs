@@ -8,16 +8,20 @@ pub mod conformance;
 pub mod discovery;
 pub mod lease;
 pub mod messaging;
+pub mod pulse;
 pub mod random;
 pub mod reply;
 pub mod transport;
+pub mod transports;
 pub mod withdraw;
 
 pub use discovery::{Discovery, Instance, MembershipEvent};
 pub use lease::{LeaseTable, LeasedMemory, Reaper};
 pub use messaging::{Address, Call, Handler, Messaging, Replies};
+pub use pulse::{Beat, Pulse};
 pub use reply::{ReplySender, reply_stream};
 pub use transport::{Destination, Region, RemoteHandle, Source, Transport};
+pub use transports::Transports;
 pub use withdraw::Withdraw;
 
 use std::sync::Arc;

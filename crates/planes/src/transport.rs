@@ -79,14 +79,24 @@ pub struct Destination {
 
 /// The carrier of bulk bytes.
 pub trait Transport: Send + Sync {
-    /// Lets peers read what `leases` grants. Gives the address they need.
-    fn serve(&self, leases: Arc<LeaseTable>) -> BoxFuture<'static, Result<(String, Withdraw)>>;
+    /// Lets peers read what `leases` grants. Gives the addresses they need, best first.
+    fn serve(&self, leases: Arc<LeaseTable>)
+    -> BoxFuture<'static, Result<(Vec<String>, Withdraw)>>;
+
+    /// Whether this is the transport that `address` belongs to (`tcp://…`).
+    fn speaks(&self, address: &str) -> bool;
+
+    /// Opens the way to an owner, so that the first read does not pay for it.
+    ///
+    /// Errors: the owner is out of reach (`PeerLost`), or does not know us (`Forbidden`).
+    fn connect(&self, transports: &[String]) -> BoxFuture<'static, Result<()>>;
 
     /// Reads each source into the region of the same index and gives the destination back.
     ///
     /// Dropping the future gives up the bytes, not the memory: the destination is dropped when the
-    /// transport has finished with it. Errors: the owner is out of reach (`PeerLost`), the handle
-    /// is stale or forged or the source outside of the lease (`NotFound`).
+    /// transport has finished with it. Errors: the owner is out of reach, or sends nothing for too
+    /// long (`PeerLost`); the handle is stale or forged or the source outside of the lease
+    /// (`NotFound`).
     fn read(
         &self,
         from: RemoteHandle,

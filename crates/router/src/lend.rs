@@ -19,7 +19,7 @@ const N_INLINE_BYTES_TOTAL_MAX: usize = 256 * 1024;
 /// Lends encoded media to whoever encodes them.
 pub(crate) struct Lender {
     table: Arc<LeaseTable>,
-    address: String,
+    transports: Vec<String>,
     _served: Withdraw,
     _reaper: Reaper,
 }
@@ -42,9 +42,9 @@ impl Drop for LentMedia {
 impl Lender {
     pub(crate) async fn start(transport: &dyn Transport) -> Result<Self> {
         let table = Arc::new(LeaseTable::default());
-        let (address, served) = transport.serve(Arc::clone(&table)).await?;
+        let (transports, served) = transport.serve(Arc::clone(&table)).await?;
         let reaper = Reaper::start(&table);
-        Ok(Self { table, address, _served: served, _reaper: reaper })
+        Ok(Self { table, transports, _served: served, _reaper: reaper })
     }
 
     /// Prepares the media of a request for the message. Errors: too many leases.
@@ -87,7 +87,7 @@ impl Lender {
         leases.push((lease, secret));
         let handle = RemoteHandle {
             owner: Address(String::new()),
-            transports: vec![self.address.clone()],
+            transports: self.transports.clone(),
             lease,
             secret,
         };

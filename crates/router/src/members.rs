@@ -197,6 +197,8 @@ mod tests {
                 card: Digest::default(),
                 stages: Stages::ALL,
                 address: Address("w".into()),
+                transports: Vec::new(),
+                kv: None,
             };
             let late = async {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;

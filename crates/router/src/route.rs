@@ -103,6 +103,8 @@ mod tests {
             card: Digest::default(),
             stages,
             address: Address(word.into()),
+            transports: Vec::new(),
+            kv: None,
         };
         Candidate { instance, n_running: word[1..].parse().unwrap() }
     }

@@ -6,6 +6,7 @@ pub mod card;
 pub mod content;
 pub mod error;
 pub mod ids;
+pub mod kv;
 pub mod media;
 pub mod output;
 pub mod prompt;

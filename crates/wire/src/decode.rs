@@ -1,14 +1,13 @@
 //! From bytes to our types, with every check that the form of a message needs.
 
-use crate::message::{
-    Item, KvHandoff, KvLayout, Medium, MediumSource, Reply, Request, Run, Ticket,
-};
+use crate::message::{Item, KvHandoff, Medium, MediumSource, Reply, Request, Run, Ticket};
 use crate::{VERSION, proto};
 use bytes::Bytes;
 use planes::{Address, RemoteHandle};
 use prost::Message;
 use types::card::ModelCard;
 use types::content::Digest;
+use types::kv::KvLayout;
 use types::media::{Grid, MediaItem, MediaKind};
 use types::output::{FinishReason, Logprob, OutputToken};
 use types::sampling::SamplingParams;

@@ -1,13 +1,12 @@
 //! From our types to bytes.
 
-use crate::message::{
-    Item, KvHandoff, KvLayout, Medium, MediumSource, Reply, Request, Run, Ticket,
-};
+use crate::message::{Item, KvHandoff, Medium, MediumSource, Reply, Request, Run, Ticket};
 use crate::{VERSION, proto};
 use bytes::Bytes;
 use planes::RemoteHandle;
 use prost::Message;
 use types::card::ModelCard;
+use types::kv::KvLayout;
 use types::media::MediaKind;
 use types::output::{FinishReason, Logprob, OutputToken};
 use types::sampling::SamplingParams;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use planes::{Address, RemoteHandle};
+use types::kv::KvLayout;
 use types::media::{MediaItem, MediaKind};
 use types::output::{FinishReason, OutputToken};
 use types::sampling::SamplingParams;
@@ -113,21 +114,6 @@ pub struct KvHandoff {
     pub positions_delta: i64,
     /// The first token of each choice; `None` where the choice has ended already.
     pub first: Vec<Option<TokenId>>,
-}
-
-/// Shape of a KV block, `[kv_head][layer][K|V][token][dim]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KvLayout {
-    /// Tokens of a block.
-    pub block_size: u32,
-    /// Layers.
-    pub n_layers: u32,
-    /// Heads of K and V.
-    pub n_kv_heads: u32,
-    /// Elements of a head.
-    pub head_dim: u32,
-    /// Element type.
-    pub dtype: String,
 }
 
 /// Every answer of a worker.

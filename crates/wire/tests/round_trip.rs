@@ -4,12 +4,13 @@ use bytes::Bytes;
 use planes::{Address, RemoteHandle};
 use types::card::ModelCard;
 use types::content::Digest;
+use types::kv::KvLayout;
 use types::media::{Grid, MediaItem, MediaKind};
 use types::output::{FinishReason, Logprob, OutputToken};
 use types::sampling::SamplingParams;
 use types::stage::{Stage, Stages};
 use types::{LeaseId, RequestId, Secret};
-use wire::message::{Item, KvHandoff, KvLayout, Medium, MediumSource, Reply, Request, Run, Ticket};
+use wire::message::{Item, KvHandoff, Medium, MediumSource, Reply, Request, Run, Ticket};
 
 fn handle() -> RemoteHandle {
     RemoteHandle {

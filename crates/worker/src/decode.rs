@@ -59,8 +59,8 @@ fn import_request(
     handoff: &KvHandoff,
     id: types::RequestId,
 ) -> Result<ImportRequest> {
-    if handoff.layout != layout(shared) {
-        let (theirs, ours) = (&handoff.layout, layout(shared));
+    if handoff.layout != layout(&shared.engine) {
+        let (theirs, ours) = (&handoff.layout, layout(&shared.engine));
         return Err(Error::internal(format!(
             "the KV layouts of prefill and decode differ: {theirs:?} and {ours:?}"
         )));

@@ -16,11 +16,12 @@ use tensor::SlabRange;
 use tokio::time::timeout;
 use tracing::{Instrument, info_span};
 use types::content::{BlockKey, BlockRoot};
+use types::kv::KvLayout;
 use types::media::MediaItem;
 use types::output::OutputToken;
 use types::stage::Stage;
 use types::{Error, RequestId, Result, TokenId};
-use wire::message::{Item, KvHandoff, KvLayout, Reply, Run, Ticket};
+use wire::message::{Item, KvHandoff, Reply, Run, Ticket};
 
 /// Where the rows of one item come from.
 enum RowsSource {
@@ -233,7 +234,7 @@ async fn hand_over(
     let _lease = ReleaseOnDrop { shared, handle: handle.clone() };
     let handoff = KvHandoff {
         handle,
-        layout: layout(shared),
+        layout: layout(&shared.engine),
         n_tokens: exported.n_tokens,
         positions_delta: exported.positions_delta,
         first: exported.first,
@@ -244,8 +245,8 @@ async fn hand_over(
 }
 
 /// The layout of this worker's KV blocks, as it travels.
-pub(crate) fn layout(shared: &Shared) -> KvLayout {
-    let layout = &shared.engine.kv().layout;
+pub(crate) fn layout(engine: &Engine) -> KvLayout {
+    let layout = &engine.kv().layout;
     KvLayout {
         block_size: layout.block_size as u32,
         n_layers: layout.n_layers as u32,

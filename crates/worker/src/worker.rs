@@ -1,6 +1,7 @@
 //! [`Worker`]: an engine made reachable: served, registered, and withdrawn again when dropped.
 
 use crate::handler::WorkerHandler;
+use crate::prefill::layout;
 use crate::rows::RowsTable;
 use engine::Engine;
 use models::Processor;
@@ -86,7 +87,7 @@ impl Worker {
         let id = random::instance_id();
         let address = address(&parts.namespace, parts.stages, id);
         let leases = Arc::new(LeaseTable::default());
-        let (transport, lent) = parts.planes.transport.serve(Arc::clone(&leases)).await?;
+        let (transports, lent) = parts.planes.transport.serve(Arc::clone(&leases)).await?;
         let reaper = Reaper::start(&leases);
         let card_digest = parts.card.digest();
         let shared = Arc::new(Shared {
@@ -97,7 +98,7 @@ impl Worker {
             card: parts.card,
             card_digest,
             address: address.clone(),
-            transports: vec![transport],
+            transports: transports.clone(),
             leases,
             rows: RowsTable::default(),
             decoders: Semaphore::new(parts.media.n_decoders.max(1)),
@@ -105,8 +106,16 @@ impl Worker {
         });
         let handler = Arc::new(WorkerHandler(Arc::clone(&shared)));
         let answered = parts.planes.messaging.serve(&address, handler).await?;
-        let (model, stages) = (parts.model, parts.stages);
-        let instance = Instance { id, model, card: card_digest, stages, address };
+        let has_kv = parts.stages.has(Stage::Prefill) || parts.stages.has(Stage::Decode);
+        let instance = Instance {
+            id,
+            model: parts.model,
+            card: card_digest,
+            stages: parts.stages,
+            address,
+            transports,
+            kv: has_kv.then(|| layout(&shared.engine)),
+        };
         let registered = parts.planes.discovery.register(instance).await?;
         Ok(Self {
             _registered: registered,

@@ -1,0 +1,3 @@
+//! Who is there, kept in etcd.
+//!
+//! Must not know what instances do.

@@ -1,0 +1,3 @@
+//! Requests and streams of answers over NATS.
+//!
+//! Must not know what the messages mean.

@@ -1,0 +1,3 @@
+//! Bulk bytes over TCP.
+//!
+//! Must not know what the bytes are.

@@ -1,0 +1,3 @@
+//! Bulk bytes over UCX.
+//!
+//! Must not know what the bytes are.
