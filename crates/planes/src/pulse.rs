@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn it_beats_until_it_is_dropped() {
         let (sender, beats) = mpsc::channel();
-        let pulse = Pulse::start(move |beat| drop(sender.send(beat)));
+        let pulse = Pulse::start(move |beat| sender.send(beat).expect("the test listens"));
         for _ in 0..2 {
             assert!(beats.recv_timeout(Duration::from_secs(10)).is_ok());
         }
