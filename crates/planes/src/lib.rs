@@ -4,6 +4,7 @@
 //!
 //! Must not know etcd, NATS, UCX, tokio, or what the messages mean.
 
+pub mod cluster_key;
 pub mod conformance;
 pub mod discovery;
 pub mod lease;
@@ -15,6 +16,7 @@ pub mod transport;
 pub mod transports;
 pub mod withdraw;
 
+pub use cluster_key::{ClusterKey, Side, authenticate};
 pub use discovery::{Discovery, Instance, MembershipEvent};
 pub use lease::{LeaseTable, LeasedMemory, Reaper};
 pub use messaging::{Address, Call, Handler, Messaging, Replies};

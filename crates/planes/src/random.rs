@@ -26,3 +26,13 @@ pub fn instance_id() -> InstanceId {
 pub fn request_id() -> RequestId {
     RequestId(unguessable())
 }
+
+/// Thirty-two bytes that no conversation has seen before.
+///
+/// # Panics
+/// When the operating system has no randomness to give, in which case no proof is one.
+pub fn nonce() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
