@@ -1,7 +1,9 @@
 //! `docs/options.md`, written from the definitions themselves.
 
+use crate::check::CheckFlags;
 use crate::engine_args::EngineArgs;
 use crate::engine_keys::KEYS;
+use crate::separate::{FrontendProcessFlags, ModeFlags, WorkerProcessFlags};
 use crate::serve::ServeFlags;
 use clap::{Arg, Args, Command};
 use std::fmt::Write;
@@ -12,23 +14,49 @@ This page is written by `config::document`; `crates/config/tests/options.rs` hol
 A flag wins over its environment variable.
 For engine keys, a flag wins over `--override-engine-args`, that over the file of \
 `--extra-engine-args`, that over the default.
+
+## Flags
+
+The column \"of\" says which programs take a flag: `serve` is `triptych serve`, `frontend` is \
+itself, `workers` are `worker`, `encode-worker`, `prefill-worker` and `decode-worker`.
+`triptych check` takes all of them.
 ";
+
+const FLAG_TABLE: &str = "| flag | of | environment | default | |\n|---|---|---|---|---|\n";
+
+/// The flags of one program, or of several that take the same.
+struct Program {
+    name: &'static str,
+    flags: Command,
+}
+
+fn programs() -> Vec<Program> {
+    let program = |name, augment: fn(Command) -> Command| Program {
+        name,
+        flags: augment(Command::new(name)),
+    };
+    vec![
+        program("serve", ServeFlags::augment_args),
+        program("frontend", FrontendProcessFlags::augment_args),
+        program("workers", WorkerProcessFlags::augment_args),
+        program("worker", ModeFlags::augment_args),
+    ]
+}
 
 /// The whole page.
 pub fn options_markdown() -> String {
-    let command = ServeFlags::augment_args(Command::new("triptych serve"));
-    let mut page = format!("{TITLE}\n## Flags of `triptych serve`\n");
-    for heading in headings(&command) {
-        let _ = write!(page, "\n### {heading}\n\n{}", FLAG_TABLE);
-        for arg in command.get_arguments().filter(|arg| arg.get_help_heading() == Some(heading)) {
-            page.push_str(&flag_row(arg));
+    let programs = programs();
+    let all = CheckFlags::augment_args(Command::new("check"));
+    let mut page = TITLE.to_owned();
+    for heading in headings(&all) {
+        let _ = write!(page, "\n### {heading}\n\n{FLAG_TABLE}");
+        for arg in all.get_arguments().filter(|arg| arg.get_help_heading() == Some(heading)) {
+            page.push_str(&flag_row(arg, &takers(&programs, arg)));
         }
     }
     page.push_str(&engine_section());
     page
 }
-
-const FLAG_TABLE: &str = "| flag | environment | default | |\n|---|---|---|---|\n";
 
 /// Headings in the order in which they first occur.
 fn headings(command: &Command) -> Vec<&str> {
@@ -41,7 +69,20 @@ fn headings(command: &Command) -> Vec<&str> {
     seen
 }
 
-fn flag_row(arg: &Arg) -> String {
+/// The programs that take a flag, in words.
+fn takers(programs: &[Program], arg: &Arg) -> String {
+    let takes = |program: &&Program| {
+        program.flags.get_arguments().any(|taken| taken.get_long() == arg.get_long())
+    };
+    let names: Vec<_> = programs.iter().filter(takes).map(|program| program.name).collect();
+    match names[..] {
+        [] => "`triptych check`".to_owned(),
+        ["serve", "frontend", "workers"] => "all".to_owned(),
+        _ => names.join(", "),
+    }
+}
+
+fn flag_row(arg: &Arg, takers: &str) -> String {
     let long = arg.get_long().unwrap_or_default();
     let env = arg.get_env().unwrap_or_default().to_string_lossy();
     let defaults: Vec<_> =
@@ -57,7 +98,7 @@ fn flag_row(arg: &Arg) -> String {
         true => String::new(),
         false => format!(" (accepts {})", choices.join(", ")),
     };
-    format!("| `--{long}` | `{env}` | {default} | {help}{accepts} |\n")
+    format!("| `--{long}` | {takers} | `{env}` | {default} | {help}{accepts} |\n")
 }
 
 fn engine_section() -> String {

@@ -35,6 +35,8 @@ pub struct EngineArgs {
     pub kv_cache: KvCacheConfig,
     /// Longest time that a transfer between roles may take without any progress, in milliseconds.
     pub kv_transfer_timeout_ms: usize,
+    /// What carries embeddings and KV blocks between processes, unless a flag says otherwise.
+    pub transfer_backend: TransferBackend,
 }
 
 /// The KV cache's size and sharing.
@@ -59,6 +61,17 @@ pub enum KvDType {
     Auto,
 }
 
+/// What carries embeddings and KV blocks between processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransferBackend {
+    /// The best that is there.
+    Default,
+    /// UCX, and TCP for peers without it.
+    Ucx,
+    /// TCP alone.
+    Tcp,
+}
+
 impl Default for EngineArgs {
     fn default() -> Self {
         Self {
@@ -77,6 +90,7 @@ impl Default for EngineArgs {
                 max_tokens: None,
             },
             kv_transfer_timeout_ms: 60_000,
+            transfer_backend: TransferBackend::Default,
         }
     }
 }
@@ -95,6 +109,30 @@ impl Word for KvDType {
     fn choose(&mut self, word: &str) -> bool {
         *self = Self::Auto;
         word == "auto"
+    }
+}
+
+impl Word for TransferBackend {
+    fn words(&self) -> &'static [&'static str] {
+        &["DEFAULT", "UCX", "TCP"]
+    }
+
+    fn current(&self) -> &'static str {
+        match self {
+            Self::Default => "DEFAULT",
+            Self::Ucx => "UCX",
+            Self::Tcp => "TCP",
+        }
+    }
+
+    fn choose(&mut self, word: &str) -> bool {
+        *self = match word.to_ascii_uppercase().as_str() {
+            "DEFAULT" => Self::Default,
+            "UCX" => Self::Ucx,
+            "TCP" => Self::Tcp,
+            _ => return false,
+        };
+        true
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Flag {
     pub(crate) env: &'static str,
 }
 
-const NO_DEVICE: &str = "this build runs on the CPU of one process";
+const NO_DEVICE: &str = "this build computes on one CPU";
 
 /// All keys, in the order of the documentation.
 pub(crate) const KEYS: &[Key] = &[
@@ -127,6 +127,19 @@ pub(crate) const KEYS: &[Key] = &[
             let absent = "the lesser of 4 GiB and a quarter of free memory";
             Slot::OptionalCount(&mut args.kv_cache.max_tokens, 1..=1 << 32, absent)
         },
+    },
+    Key {
+        path: "cache_transceiver_config.backend",
+        flag: None,
+        help: "What carries embeddings and KV blocks between processes; `--transport` wins. \
+               `DEFAULT` is UCX where it is installed, and TCP.",
+        slot: |args| Slot::Word(&mut args.transfer_backend),
+    },
+    Key {
+        path: "cache_transceiver_config.max_tokens_in_buffer",
+        flag: None,
+        help: "Accepted and without effect: blocks go from pool to pool, through no buffer.",
+        slot: |_| Slot::Moot(1..=1 << 32, "the whole KV cache"),
     },
     Key {
         path: "cache_transceiver_config.kv_transfer_timeout_ms",

@@ -1,9 +1,12 @@
 //! What the HTTP side is told: where to listen, and how large a client can make anything.
 
-use crate::MIB;
+use crate::process::{ProcessConfig, megabytes};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use types::{Error, Result};
+
+/// Largest request body that any flag allows, in megabytes.
+const BODY_MB_MAX: u64 = 4096;
 
 /// What users write about the HTTP side.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,9 +29,6 @@ pub struct FrontendFlags {
     /// Largest request body.
     #[arg(long, env = "TRIPTYCH_MAX_BODY_MB", value_name = "MB", default_value_t = 128)]
     pub max_body_mb: u64,
-    /// Largest medium, before decoding its format.
-    #[arg(long, env = "TRIPTYCH_MAX_FILE_SIZE_MB", value_name = "MB", default_value_t = 50)]
-    pub max_file_size_mb: u64,
     /// Most messages of one request.
     #[arg(long, env = "TRIPTYCH_MAX_MESSAGES", value_name = "COUNT", default_value_t = 2048)]
     pub max_messages: usize,
@@ -51,9 +51,23 @@ pub struct FrontendFlags {
         default_value_t = 120
     )]
     pub idle_stream_timeout_s: u64,
-    /// After a signal to stop, how long running requests may go on, in seconds.
-    #[arg(long, env = "TRIPTYCH_DRAIN_TIMEOUT_S", value_name = "SECONDS", default_value_t = 30)]
-    pub drain_timeout_s: u64,
+    /// How a worker is chosen among those that can take a request; this build knows
+    /// `least-loaded`.
+    #[arg(
+        long,
+        env = "TRIPTYCH_ROUTER_MODE",
+        value_name = "least-loaded",
+        value_parser = parse_router_mode,
+        default_value = "least-loaded"
+    )]
+    pub router_mode: RouterMode,
+}
+
+/// How a worker is chosen among those that can take a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouterMode {
+    /// The one with the fewest requests under way.
+    LeastLoaded,
 }
 
 /// What the HTTP side is told, resolved.
@@ -61,6 +75,8 @@ pub struct FrontendFlags {
 pub struct FrontendConfig {
     /// Where to listen.
     pub address: SocketAddr,
+    /// How a worker is chosen.
+    pub router_mode: RouterMode,
     /// Limits of what a client may send and ask for.
     pub limits: FrontendLimits,
     /// Longest time to the first token.
@@ -125,6 +141,7 @@ impl Default for FrontendConfig {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([0, 0, 0, 0], 8000)),
+            router_mode: RouterMode::LeastLoaded,
             limits: FrontendLimits::default(),
             first_token_deadline: Duration::from_secs(600),
             idle_stream_deadline: Duration::from_secs(120),
@@ -136,11 +153,19 @@ impl Default for FrontendConfig {
 
 impl FrontendFlags {
     /// Checks every value.
-    pub fn resolve(self) -> Result<FrontendConfig> {
+    pub fn resolve(self, process: &ProcessConfig) -> Result<FrontendConfig> {
+        let body_bytes_max = megabytes("--max-body-mb", self.max_body_mb, BODY_MB_MAX)?;
+        if process.media_bytes_held_max < body_bytes_max {
+            return Err(Error::invalid(format!(
+                "--media-memory-mb: expected at least one request of --max-body-mb ({})",
+                self.max_body_mb
+            )));
+        }
         let limits = FrontendLimits {
             n_inflight_max: at_least_one("--max-inflight-requests", self.max_inflight_requests)?,
-            body_bytes_max: megabytes("--max-body-mb", self.max_body_mb)? as usize,
-            media_file_bytes_max: megabytes("--max-file-size-mb", self.max_file_size_mb)?,
+            body_bytes_max: body_bytes_max as usize,
+            body_bytes_held_max: process.media_bytes_held_max as usize,
+            media_file_bytes_max: process.media_file_bytes_max,
             n_messages_max: at_least_one("--max-messages", self.max_messages)?,
             n_media_max: self.max_media_items,
             ..FrontendLimits::default()
@@ -150,10 +175,11 @@ impl FrontendFlags {
         };
         Ok(FrontendConfig {
             address: SocketAddr::new(self.http_host, self.http_port),
+            router_mode: self.router_mode,
             limits,
             first_token_deadline: seconds("--first-token-timeout-s", self.first_token_timeout_s)?,
             idle_stream_deadline: seconds("--idle-stream-timeout-s", self.idle_stream_timeout_s)?,
-            drain_deadline: Duration::from_secs(self.drain_timeout_s),
+            drain_deadline: process.drain_deadline,
             ..FrontendConfig::default()
         })
     }
@@ -166,12 +192,13 @@ fn at_least_one(flag: &str, given: usize) -> Result<usize> {
     Ok(given)
 }
 
-fn megabytes(flag: &str, given: u64) -> Result<u64> {
-    const MB_MAX: u64 = 4096;
-    if !(1..=MB_MAX).contains(&given) {
-        return Err(Error::invalid(format!(
-            "{flag}: {given} is not accepted; expected an integer from 1 to {MB_MAX}"
-        )));
+fn parse_router_mode(word: &str) -> std::result::Result<RouterMode, String> {
+    match word {
+        "least-loaded" => Ok(RouterMode::LeastLoaded),
+        "kv" | "round-robin" | "random" => Err(format!(
+            "{word} routing is not built yet; use least-loaded, which takes the worker with the \
+             fewest requests under way"
+        )),
+        _ => Err("expected least-loaded".to_owned()),
     }
-    Ok(given * MIB)
 }

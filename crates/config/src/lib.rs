@@ -5,20 +5,38 @@
 //! kept apart from what the program reads (`…Config`): resolving the first gives the second, or an
 //! error that says what is accepted. Must not know how any option is used.
 
+pub mod check;
+pub mod cluster;
 pub mod document;
+pub mod endpoint;
 pub mod engine_args;
 mod engine_keys;
+pub mod etcd;
 pub mod frontend;
 pub mod mock;
 pub mod model_path;
+pub mod nats;
+pub mod process;
+pub mod secret;
+pub mod separate;
 pub mod serve;
 mod slot;
 pub mod worker;
+pub mod world;
 
-pub use engine_args::{EngineArgs, KvCacheConfig, KvDType};
-pub use frontend::{FrontendConfig, FrontendFlags};
-pub use mock::{MockConfig, MockFlags};
-pub use serve::{EngineKind, Role, ServeConfig, ServeFlags, World};
+pub use check::{CheckConfig, CheckFlags};
+pub use cluster::{ClusterConfig, ClusterFlags, TransportChoice};
+pub use endpoint::Endpoint;
+pub use engine_args::{EngineArgs, KvCacheConfig, KvDType, TransferBackend};
+pub use frontend::{FrontendConfig, FrontendFlags, RouterMode};
+pub use mock::{EngineKind, MockConfig, MockFlags};
+pub use process::{ProcessConfig, ProcessFlags};
+pub use separate::{
+    FrontendProcessConfig, FrontendProcessFlags, ModeFlags, Place, PlaceFlags, WorkerProcessConfig,
+    WorkerProcessFlags,
+};
+pub use serve::{Role, ServeConfig, ServeFlags};
 pub use worker::{DeviceChoice, LoadFormat, Modality, WorkerConfig, WorkerFlags};
+pub use world::World;
 
 const MIB: u64 = 1 << 20;

@@ -1,6 +1,53 @@
-//! The engine without a model: how long its steps take and what it says.
+//! What computes the tokens: the model, or an engine without one, of which is said how long its
+//! steps take and what it says.
 
+use clap::ValueEnum;
 use std::time::Duration;
+
+/// What users write about what computes the tokens.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EngineKindFlags {
+    /// What computes the tokens; `mock` needs no weights.
+    #[arg(
+        long = "engine",
+        env = "TRIPTYCH_ENGINE",
+        value_enum,
+        default_value_t = EngineChoice::Native,
+        help_heading = "Engine"
+    )]
+    pub engine_kind: EngineChoice,
+    /// The mock engine.
+    #[command(flatten)]
+    pub mock: MockFlags,
+}
+
+/// What `--engine` accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineChoice {
+    /// The model.
+    Native,
+    /// Canned tokens.
+    Mock,
+}
+
+/// What computes the tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The model.
+    Native,
+    /// Nothing: canned tokens at configured times.
+    Mock(MockConfig),
+}
+
+impl EngineKindFlags {
+    /// The same in the program's units.
+    pub fn resolve(self) -> EngineKind {
+        match self.engine_kind {
+            EngineChoice::Native => EngineKind::Native,
+            EngineChoice::Mock => EngineKind::Mock(self.mock.resolve()),
+        }
+    }
+}
 
 /// What users write about the mock engine.
 #[derive(Debug, Clone, clap::Args)]

@@ -1,11 +1,13 @@
-//! Everything in one process: `triptych serve` is a frontend and workers over planes in memory.
+//! Everything in one process: `triptych serve` is a frontend and workers, over planes in memory
+//! unless told otherwise.
 
+use crate::cluster::{ClusterConfig, ClusterFlags};
 use crate::frontend::{FrontendConfig, FrontendFlags};
-use crate::mock::{MockConfig, MockFlags};
+use crate::mock::{EngineKind, EngineKindFlags};
+use crate::process::{ProcessConfig, ProcessFlags};
 use crate::worker::{WorkerConfig, WorkerFlags};
+use crate::world::World;
 use clap::ValueEnum;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use types::{Error, Result};
 
 /// Most workers of one process.
@@ -17,6 +19,9 @@ pub struct ServeFlags {
     /// What to serve, and on what.
     #[command(flatten)]
     pub worker: WorkerFlags,
+    /// What computes the tokens.
+    #[command(flatten)]
+    pub engine: EngineKindFlags,
     /// The HTTP side.
     #[command(flatten)]
     pub frontend: FrontendFlags,
@@ -30,48 +35,12 @@ pub struct ServeFlags {
         help_heading = "Process"
     )]
     pub roles: Vec<Role>,
-    /// What computes the tokens; `mock` needs no weights.
-    #[arg(
-        long = "engine",
-        env = "TRIPTYCH_ENGINE",
-        value_enum,
-        default_value_t = EngineChoice::Native,
-        help_heading = "Process"
-    )]
-    pub engine_kind: EngineChoice,
-    /// Port of `/health`, `/live` and `/metrics` for the system's side [default: none].
-    #[arg(long, env = "TRIPTYCH_SYSTEM_PORT", value_name = "PORT", help_heading = "Process")]
-    pub system_port: Option<u16>,
-    /// Where instances register; one process keeps that in memory.
-    #[arg(
-        long,
-        env = "TRIPTYCH_DISCOVERY_BACKEND",
-        value_enum,
-        default_value_t = Plane::Mem,
-        help_heading = "Process"
-    )]
-    pub discovery_backend: Plane,
-    /// What carries requests between roles; one process keeps that in memory.
-    #[arg(
-        long,
-        env = "TRIPTYCH_REQUEST_PLANE",
-        value_enum,
-        default_value_t = Plane::Mem,
-        help_heading = "Process"
-    )]
-    pub request_plane: Plane,
-    /// What carries embeddings and KV blocks between roles; one process keeps that in memory.
-    #[arg(
-        long,
-        env = "TRIPTYCH_TRANSPORT",
-        value_enum,
-        default_value_t = Plane::Mem,
-        help_heading = "Process"
-    )]
-    pub transport: Plane,
-    /// The mock engine.
+    /// The process.
     #[command(flatten)]
-    pub mock: MockFlags,
+    pub process: ProcessFlags,
+    /// Its ties to other processes.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
 }
 
 /// What `triptych serve` runs, resolved.
@@ -85,17 +54,10 @@ pub struct ServeConfig {
     pub roles: Vec<Role>,
     /// What computes the tokens.
     pub engine: EngineKind,
-    /// Where to serve health and metrics of the system's side.
-    pub system_address: Option<SocketAddr>,
-}
-
-/// What computes the tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EngineKind {
-    /// The model.
-    Native,
-    /// Nothing: canned tokens at configured times.
-    Mock(MockConfig),
+    /// Its ties to other processes.
+    pub cluster: ClusterConfig,
+    /// The process.
+    pub process: ProcessConfig,
 }
 
 /// What one worker does.
@@ -115,52 +77,29 @@ pub enum Role {
     Decode,
 }
 
-/// What `--engine` accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EngineChoice {
-    /// The model.
-    Native,
-    /// Canned tokens.
-    Mock,
-}
-
-/// The planes of one process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Plane {
-    /// Memory of this process.
-    Mem,
-}
-
-/// What resolving needs of the surroundings.
-#[derive(Debug, Clone, Default)]
-pub struct World {
-    /// Where Hugging Face tools keep what they fetched.
-    pub hub_cache: Option<PathBuf>,
-}
-
-impl World {
-    /// The surroundings of this process.
-    pub fn of_process() -> Self {
-        Self { hub_cache: crate::model_path::hub_cache(|name| std::env::var(name).ok()) }
+impl Role {
+    /// Its name in logs, metrics and `--disaggregation-mode`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aggregated => "agg",
+            Self::Encode => "encode",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
     }
 }
 
 impl ServeFlags {
     /// Reads the files that the flags name and checks every value.
     pub fn resolve(self, world: &World) -> Result<ServeConfig> {
-        let frontend = self.frontend.resolve()?;
-        let file_bytes_max = frontend.limits.media_file_bytes_max;
+        let process = self.process.resolve(Some(self.frontend.http_host))?;
         Ok(ServeConfig {
-            system_address: self
-                .system_port
-                .map(|port| SocketAddr::new(frontend.address.ip(), port)),
-            worker: self.worker.resolve(file_bytes_max, world.hub_cache.as_deref())?,
-            frontend,
+            frontend: self.frontend.resolve(&process)?,
+            worker: self.worker.resolve(&process, world.hub_cache.as_deref())?,
             roles: check_roles(self.roles)?,
-            engine: match self.engine_kind {
-                EngineChoice::Native => EngineKind::Native,
-                EngineChoice::Mock => EngineKind::Mock(self.mock.resolve()),
-            },
+            engine: self.engine.resolve(),
+            cluster: self.cluster.resolve_for_one_process(world)?,
+            process,
         })
     }
 }

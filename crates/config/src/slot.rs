@@ -16,6 +16,8 @@ pub(crate) enum Slot<'a> {
     Word(&'a mut dyn Word),
     /// A key of other systems of which this build can honour one value only.
     Only(Value, &'static str),
+    /// A count of other systems that changes nothing here, and what it amounts to.
+    Moot(RangeInclusive<usize>, &'static str),
 }
 
 /// A closed choice among words.
@@ -39,6 +41,9 @@ impl Slot<'_> {
             Self::Switch(target) => **target = value.as_bool()?,
             Self::Word(target) => return target.choose(value.as_str()?).then_some(()),
             Self::Only(only, _) => return same(only, value).then_some(()),
+            Self::Moot(bounds, _) => {
+                count_within(value, bounds)?;
+            }
         }
         Some(())
     }
@@ -46,7 +51,7 @@ impl Slot<'_> {
     /// What the key accepts, as the end of a sentence.
     pub(crate) fn accepts(&self) -> String {
         match self {
-            Self::Count(_, bounds) | Self::OptionalCount(_, bounds, _) => {
+            Self::Count(_, bounds) | Self::OptionalCount(_, bounds, _) | Self::Moot(bounds, _) => {
                 format!("an integer from {} to {}", bounds.start(), bounds.end())
             }
             Self::Fraction(_) => "a number above 0 and at most 1".to_owned(),
@@ -67,6 +72,7 @@ impl Slot<'_> {
             Self::Switch(target) => target.to_string(),
             Self::Word(target) => target.current().to_owned(),
             Self::Only(only, _) => only.to_string().trim_matches('"').to_owned(),
+            Self::Moot(_, meaning) => (*meaning).to_owned(),
         }
     }
 }

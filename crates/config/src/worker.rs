@@ -1,11 +1,12 @@
 //! What a worker is told: its model, its device, and what it may read and hold.
 
-use crate::MIB;
 use crate::engine_args::{EngineArgs, EngineFlags};
 use crate::model_path;
+use crate::process::ProcessConfig;
 use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use types::{Error, Result};
 
 /// A chat template is a page or two; whatever is larger is another file given by mistake.
@@ -16,8 +17,9 @@ const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 #[command(next_help_heading = "Model")]
 pub struct WorkerFlags {
     /// A model folder as Hugging Face code saves it, or a hub id found in the local cache.
-    #[arg(long, env = "TRIPTYCH_MODEL_PATH", value_name = "FOLDER|ID")]
-    pub model_path: String,
+    // Required, but `triptych check` takes these flags for a frontend as well.
+    #[arg(long, env = "TRIPTYCH_MODEL_PATH", value_name = "FOLDER|ID", required = true)]
+    pub model_path: Option<String>,
     /// The name clients ask for [default: the folder's name or the hub id].
     #[arg(long, env = "TRIPTYCH_SERVED_MODEL_NAME", value_name = "NAME")]
     pub served_model_name: Option<String>,
@@ -42,9 +44,6 @@ pub struct WorkerFlags {
     /// Threads that compute [default: one for each core].
     #[arg(long, env = "TRIPTYCH_THREADS", value_name = "COUNT")]
     pub threads: Option<NonZeroUsize>,
-    /// First part of the names under which instances register.
-    #[arg(long, env = "TRIPTYCH_NAMESPACE", value_name = "NAME", default_value = "dynamo")]
-    pub namespace: String,
 
     /// The folder whose media files requests may name [default: none, no local file is read].
     #[arg(
@@ -63,15 +62,6 @@ pub struct WorkerFlags {
         help_heading = "Media"
     )]
     pub multimodal_embedding_cache_capacity_gb: f64,
-    /// Most bytes of encoded media that wait in memory at once; more makes requests wait or fail.
-    #[arg(
-        long,
-        env = "TRIPTYCH_MEDIA_MEMORY_MB",
-        value_name = "MB",
-        default_value_t = 1024,
-        help_heading = "Media"
-    )]
-    pub media_memory_mb: u64,
 
     /// Engine YAML with TensorRT-LLM's keys.
     #[arg(long, env = "TRIPTYCH_EXTRA_ENGINE_ARGS", value_name = "FILE", help_heading = "Engine")]
@@ -115,8 +105,6 @@ pub struct WorkerConfig {
     pub device: DeviceChoice,
     /// Threads that compute; `None` is one for each core.
     pub n_threads: Option<NonZeroUsize>,
-    /// First part of the names under which instances register.
-    pub namespace: String,
     /// The folder whose media files may be read, symlinks resolved; `None` allows none.
     pub allowed_local_media_path: Option<PathBuf>,
     /// Largest encoded medium, in bytes.
@@ -127,6 +115,8 @@ pub struct WorkerConfig {
     pub embedding_cache_bytes: usize,
     /// Most requests that wait for a place in the batch.
     pub queue_len_max: usize,
+    /// Longest time that a transfer from another worker may take without any progress.
+    pub kv_transfer_timeout: Duration,
     /// The engine's shape.
     pub engine: EngineArgs,
 }
@@ -158,14 +148,15 @@ pub enum DeviceChoice {
 
 impl WorkerFlags {
     /// Reads the files that the flags name and checks every value.
-    ///
-    /// `media_file_bytes_max` is a limit that the frontend shares.
     pub fn resolve(
         self,
-        media_file_bytes_max: u64,
+        process: &ProcessConfig,
         hub_cache: Option<&Path>,
     ) -> Result<WorkerConfig> {
-        let model = model_path::find(&self.model_path, hub_cache)?;
+        let Some(model) = &self.model_path else {
+            return Err(Error::invalid("--model-path: expected a model folder or a hub id"));
+        };
+        let model = model_path::find(model, hub_cache)?;
         let engine = self.engine_args()?;
         Ok(WorkerConfig {
             model_folder: model.folder,
@@ -175,15 +166,15 @@ impl WorkerFlags {
             template_override: self.custom_jinja_template.as_deref().map(template).transpose()?,
             device: self.device,
             n_threads: self.threads,
-            namespace: self.namespace,
             allowed_local_media_path: self
                 .allowed_local_media_path
                 .map(media_folder)
                 .transpose()?,
-            media_file_bytes_max,
-            media_bytes_held_max: self.media_memory_mb.max(1) * MIB,
+            media_file_bytes_max: process.media_file_bytes_max,
+            media_bytes_held_max: process.media_bytes_held_max,
             embedding_cache_bytes: gigabytes(self.multimodal_embedding_cache_capacity_gb)?,
             queue_len_max: self.max_queue_length,
+            kv_transfer_timeout: Duration::from_millis(engine.kv_transfer_timeout_ms as u64),
             engine,
         })
     }

@@ -1,7 +1,8 @@
 //! Every option: its names, its layers, its bounds, and the page that documents it.
 
 use clap::{Args, Command, Parser};
-use config::{EngineArgs, EngineKind, Role, ServeConfig, ServeFlags, World};
+use config::{CheckFlags, EngineArgs, EngineKind, Role, ServeConfig, ServeFlags};
+use config::{TransferBackend, World};
 use std::path::Path;
 
 #[derive(Parser)]
@@ -50,7 +51,8 @@ fn the_page_is_what_the_code_says() {
 
 #[test]
 fn every_flag_has_its_environment_variable_and_a_word_of_help() {
-    let command = ServeFlags::augment_args(Command::new("serve"));
+    // It takes the flags of all the others.
+    let command = CheckFlags::augment_args(Command::new("check"));
     for arg in command.get_arguments() {
         let long = arg.get_long().expect("a long name");
         let expected = format!("TRIPTYCH_{}", long.to_uppercase().replace('-', "_"));
@@ -69,6 +71,8 @@ fn defaults_make_a_laptop_server() {
     assert_eq!(cfg.worker.served_model_name, "config");
     assert_eq!(cfg.worker.engine, EngineArgs::default());
     assert_eq!(cfg.frontend, config::FrontendConfig::default());
+    assert_eq!(cfg.worker.kv_transfer_timeout, std::time::Duration::from_secs(60));
+    assert_eq!(cfg.process.system_address, None);
 }
 
 #[test]
@@ -111,7 +115,14 @@ fn engine_keys_are_checked_by_name_type_and_bound() {
     yaml_refused("kv_cache_config: {free_gpu_memory_fraction: 1.5}", &["above 0 and at most 1"]);
     yaml_refused("kv_cache_config: {dtype: fp8}", &["one of auto"]);
     yaml_refused("tensor_parallel_size: 2", &["1 only"]);
-    yaml_refused("cache_transceiver_config: {backend: UCX}", &["backend: unknown key"]);
+    yaml_refused(
+        "cache_transceiver_config: {backend: NIXL}",
+        &["cache_transceiver_config.backend: \"NIXL\"", "one of DEFAULT, UCX, TCP"],
+    );
+    yaml_refused(
+        "cache_transceiver_config: {max_tokens_in_buffer: 0}",
+        &["max_tokens_in_buffer: 0", "an integer from 1"],
+    );
     yaml_refused("max_batch_size: 3\nmax_batch_size: 4", &["not valid YAML"]);
     yaml_refused("max_batch_size: [", &["not valid YAML"]);
 }
@@ -124,6 +135,20 @@ fn neutral_yaml_changes_nothing() {
         args.apply_yaml(yaml, "agg.yaml").unwrap();
         assert_eq!(args, EngineArgs::default(), "{yaml:?}");
     }
+}
+
+#[test]
+fn the_keys_of_transfers_are_heard() {
+    let mut args = EngineArgs::default();
+    let yaml = "cache_transceiver_config:\n  backend: ucx\n  kv_transfer_timeout_ms: 250\n  \
+                max_tokens_in_buffer: 8448\n";
+    args.apply_yaml(yaml, "agg.yaml").unwrap();
+    let expected = EngineArgs {
+        transfer_backend: TransferBackend::Ucx,
+        kv_transfer_timeout_ms: 250,
+        ..EngineArgs::default()
+    };
+    assert_eq!(args, expected);
 }
 
 #[test]
@@ -151,15 +176,15 @@ fn what_cannot_be_honoured_is_refused() {
     refused(&["--device", "tpu"], &["expected cpu or auto"]);
     refused(&["--roles", "e,p"], &["--roles", "`p` and `d`"]);
     refused(&["--roles", "x"], &["invalid value 'x'", "agg, e, p, d"]);
-    refused(&["--transport", "ucx"], &["invalid value 'ucx'", "mem"]);
-    refused(&["--discovery-backend", "etcd"], &["invalid value 'etcd'", "mem"]);
-    refused(&["--request-plane", "nats"], &["invalid value 'nats'", "mem"]);
     refused(&["--kv-block-size", "0"], &["--kv-block-size: 0", "an integer from 1 to 512"]);
     refused(&["--kv-block-size", "x"], &["--kv-block-size", "an integer from 1 to 512"]);
     refused(&["--tensor-parallel-size", "2"], &["--tensor-parallel-size", "1 only"]);
     refused(&["--max-batch-size", "9", "--max-num-tokens", "8"], &["max_num_tokens (8)"]);
     refused(&["--max-inflight-requests", "0"], &["--max-inflight-requests", "at least 1"]);
     refused(&["--max-file-size-mb", "0"], &["--max-file-size-mb", "from 1 to 4096"]);
+    refused(&["--media-memory-mb", "0"], &["--media-memory-mb: 0", "from 1 to"]);
+    refused(&["--media-memory-mb", "49"], &["--media-memory-mb: 49", "--max-file-size-mb (50)"]);
+    refused(&["--media-memory-mb", "50"], &["--media-memory-mb", "--max-body-mb (128)"]);
     refused(&["--threads", "0"], &["--threads"]);
     refused(&["--served-model-name", ""], &["--served-model-name"]);
     refused(&["--allowed-local-media-path", "/no/such"], &["--allowed-local-media-path /no/such"]);
@@ -167,7 +192,10 @@ fn what_cannot_be_honoured_is_refused() {
     refused(&["--extra-engine-args", "/no/such"], &["--extra-engine-args /no/such"]);
     refused(&["--override-engine-args", "{"], &["--override-engine-args", "not valid JSON"]);
     refused(&["--multimodal-embedding-cache-capacity-gb", "NaN"], &["capacity-gb"]);
-    refused(&["--router-mode", "kv"], &["unexpected argument"]);
+    refused(&["--router-mode", "kv"], &["kv routing is not built yet; use least-loaded"]);
+    refused(&["--router-mode", "random"], &["random routing is not built yet"]);
+    refused(&["--router-mode", "best"], &["expected least-loaded"]);
+    refused(&["--namespace", "a.b"], &["--namespace", "letters, digits, _ and -"]);
 }
 
 #[test]
