@@ -7,6 +7,7 @@
 # PORT=… serves on that port; otherwise the first free one from 8000 on is taken.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=launch/lib.sh
 . launch/lib.sh
 
 model=models/shapes
@@ -25,7 +26,7 @@ main() {
   say "building (some minutes the first time)"
   cargo build --release -p triptych
   local url
-  url=http://127.0.0.1:${PORT:=$(free_port)}
+  url=http://127.0.0.1:${PORT:=$(free_port 8000)}
   say "serving $model at $url"
   start_server "$(built release triptych)" serve --model-path "$model" --http-host 127.0.0.1 --http-port "$PORT" \
     --allowed-local-media-path "$samples"
@@ -47,9 +48,7 @@ ask() {
 }
 
 request() {
-  printf '{"model": "%s", "stream": true, "messages": [{"role": "user", "content": [' "$(basename "$model")"
-  printf '{"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,%s"}},' "$(base64 -w0 "$picture")"
-  printf '{"type": "text", "text": "%s"}]}]}' "$question"
+  chat_request "\"model\": \"$(basename "$model")\", \"stream\": true" "$question" "$picture"
 }
 
 # streamed_text: the text inside server-sent events, piece by piece, and to the screen as it comes;

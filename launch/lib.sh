@@ -1,9 +1,12 @@
-# What the scripts of this project share: messages, missing programs, ports, and servers that end
-# with the script that started them. Sourced, not run.
+# What the scripts of this project share: messages, missing programs, ports, questions to a server,
+# and servers that end with the script that started them. Sourced, not run.
 # shellcheck shell=bash
 
 HEALTH_S_MAX=60
 PORTS_TRIED_MAX=100
+
+# Debian keeps nats-server and ldconfig where only root looks.
+PATH=$PATH:/usr/sbin:/sbin
 
 say() { printf '==> %s\n' "$*"; }
 die() {
@@ -14,6 +17,13 @@ die() {
 # need PROGRAM PACKAGE WHY: installs the package when the program is missing.
 need() {
   command -v "$1" >/dev/null && return
+  install_packages "$3" "$2"
+}
+
+# need_library NAME PACKAGE WHY: installs the package when no library has that name.
+need_library() {
+  # All of the list is read: a reader that leaves early makes ldconfig fail.
+  [ "$(ldconfig -p | grep -cF "$1")" != 0 ] && return
   install_packages "$3" "$2"
 }
 
@@ -37,18 +47,47 @@ install_packages() {
 need_rust() {
   command -v cargo >/dev/null || die "Rust is needed: https://rustup.rs"
   need cc build-essential "Rust links with a C compiler"
+  need protoc protobuf-compiler "the build of etcd's client reads etcd's .proto files with it"
 }
 
 # built PROFILE PROGRAM: the path of what cargo built.
 built() { printf '%s/%s/%s' "${CARGO_TARGET_DIR:-target}" "$1" "$2"; }
 
-# free_port: the first port from 8000 on where nobody listens.
+# is_free PORT: whether nobody listens on it on this machine.
+is_free() { ! (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# free_port [FIRST]: the first port from FIRST (8000) on where nobody listens.
 free_port() {
-  local port
-  for ((port = 8000; port < 8000 + PORTS_TRIED_MAX; port++)); do
-    (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port" && return; }
+  local first=${1:-8000} port
+  for ((port = first; port < first + PORTS_TRIED_MAX; port++)); do
+    is_free "$port" && echo "$port" && return
   done
-  die "no free port from 8000 to $((port - 1))"
+  die "no free port from $first to $((port - 1))"
+}
+
+# chat_request FIELDS QUESTION [PICTURE]: the body of a chat completion; FIELDS are JSON, such as
+# `"model": "shapes"`, and the picture is a file that travels inside the request.
+chat_request() {
+  printf '{%s, "messages": [{"role": "user", "content": [' "$1"
+  [ -z "${3:-}" ] ||
+    printf '{"type": "image_url", "image_url": {"url": "data:image/%s;base64,%s"}},' \
+      "$(media_subtype "$3")" "$(base64 -w0 "$3")"
+  printf '{"type": "text", "text": "%s"}]}]}' "$2"
+}
+
+media_subtype() {
+  case $1 in
+    *.jpg | *.jpeg) echo jpeg ;;
+    *) echo "${1##*.}" ;;
+  esac
+}
+
+# first_content JSON: the first text that a chat completion, or an event of one, carries.
+first_content() {
+  local text content='"content": ?"(([^"\\]|\\.)*)"'
+  [[ $1 =~ $content ]] || return
+  text=${BASH_REMATCH[1]//\\\"/\"}
+  printf '%b' "$text"
 }
 
 server=
