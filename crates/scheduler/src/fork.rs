@@ -64,9 +64,11 @@ impl Scheduler {
     /// sequence, or the prompt is exported for them.
     fn fork(&mut self, rank: Rank, samples: Vec<OutputToken>) {
         let Some(trunk) = self.seqs.get(&rank).cloned() else { return };
+        let stopped = self.requests.get(&trunk.request).map(|request| request.stopped.clone());
+        let stopped = stopped.unwrap_or_default();
         let mut going_on = Vec::new();
-        for (idx, sample) in samples.into_iter().enumerate() {
-            let choice = rank.choice + idx as u32;
+        let choices = (rank.choice..).zip(samples);
+        for (choice, sample) in choices.filter(|(choice, _)| !stopped.contains(choice)) {
             let mut tokens = trunk.tokens.clone();
             tokens.push(sample.token);
             self.emit(trunk.request, EventKind::Tokens { choice, tokens: vec![sample] });

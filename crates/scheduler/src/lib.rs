@@ -10,6 +10,7 @@ mod blocks;
 mod config;
 mod encode_queue;
 mod event;
+mod finish_choice;
 mod fork;
 mod invariants;
 mod plan;

@@ -70,8 +70,12 @@ impl Scheduler {
     }
 
     /// Takes waiting sequences into the batch, in order of rank. One that lacks rows lets others
-    /// pass; one that has them all and waits for blocks or places does not.
+    /// pass; one that has them all and waits for blocks or places does not. Until that one has them,
+    /// those that lack rows stay out: it would take their blocks, they would take them back before
+    /// its next turn, and so for ever.
     fn plan_waiting(&mut self, plan: &mut Plan) {
+        let still = |rank: &Rank| self.waiting.contains(*rank) && self.can_finish(*rank);
+        self.refused = self.refused.filter(still);
         let mut last = None;
         while plan.n_rows_left > 0
             && let Some(rank) = self.waiting.after(last)
@@ -80,12 +84,13 @@ impl Scheduler {
             self.pin_prefix(rank);
             self.ask_rows(rank, false);
             let n_rows = self.n_rows_ready(rank).min(plan.n_rows_left);
-            if n_rows == 0 {
+            if n_rows == 0 || (self.refused.is_some() && !self.can_finish(rank)) {
                 continue;
             }
             if self.admit(rank, plan) && self.reserve(rank, n_rows, plan) {
                 plan.add(rank, n_rows);
             } else if self.can_finish(rank) {
+                self.refused = Some(rank);
                 break;
             }
         }

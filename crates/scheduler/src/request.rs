@@ -98,6 +98,8 @@ pub(crate) struct Request {
     pub(crate) asked: Vec<bool>,
     /// Whether the prompt was computed once and every choice has its own sequence.
     pub(crate) forked: bool,
+    /// Choices that were ended from outside before they had a sequence.
+    pub(crate) stopped: Vec<u32>,
     /// Sequences that are queued or running.
     pub(crate) live: Vec<Rank>,
 }
@@ -118,6 +120,7 @@ impl Request {
             until: request.until,
             origin,
             forked: origin == Origin::Imported,
+            stopped: Vec::new(),
             live: Vec::new(),
         }
     }

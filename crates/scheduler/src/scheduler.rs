@@ -1,7 +1,8 @@
 //! The state machine: what callers may say to it, and what it holds.
 //!
 //! The parts of its work are in their own files: `plan` (what runs next), `preempt` (who yields),
-//! `fork` (what a finished step means), `transfer` (import and export).
+//! `fork` (what a finished step means), `finish_choice` (one choice ended from outside), `transfer`
+//! (import and export).
 
 use crate::blocks::BlockPool;
 use crate::config::SchedulerConfig;
@@ -26,6 +27,8 @@ pub struct Scheduler {
     pub(crate) seqs: BTreeMap<Rank, Sequence>,
     pub(crate) running: BTreeSet<Rank>,
     pub(crate) waiting: WaitingQueue,
+    /// The waiting sequence that could finish and found no blocks or no place last time.
+    pub(crate) refused: Option<Rank>,
     pub(crate) imports: Imports,
     /// Blocks held for peers.
     pub(crate) exports: HashMap<RequestId, Vec<u32>>,
@@ -48,6 +51,7 @@ impl Scheduler {
             seqs: BTreeMap::new(),
             running: BTreeSet::new(),
             waiting: WaitingQueue::default(),
+            refused: None,
             imports: Imports::default(),
             exports: HashMap::new(),
             events: Vec::new(),
@@ -96,7 +100,7 @@ impl Scheduler {
     }
 
     /// Ends all of a request; what it has not been told yet stays to be told.
-    fn forget(&mut self, id: RequestId) {
+    pub(crate) fn forget(&mut self, id: RequestId) {
         if let Some(request) = self.requests.remove(&id) {
             for rank in request.live {
                 self.drop_seq(rank);

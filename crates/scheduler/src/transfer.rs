@@ -37,7 +37,7 @@ pub(crate) struct Arrival {
     /// Blocks from this index on are being written.
     pub(crate) n_cached: usize,
     /// Choices that go on, with their first token.
-    choices: Vec<(u32, TokenId)>,
+    pub(crate) choices: Vec<(u32, TokenId)>,
 }
 
 impl Scheduler {

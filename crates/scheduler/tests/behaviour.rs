@@ -5,7 +5,7 @@ use scheduler::{
 };
 use types::content::Digest;
 use types::media::{Grid, MediaItem, MediaKind};
-use types::output::OutputToken;
+use types::output::{FinishReason, OutputToken};
 use types::prompt::{ExpandedPrompt, PlacedItem};
 use types::{RequestId, TokenId};
 
@@ -190,6 +190,63 @@ fn the_youngest_yields_and_gets_its_turn_again() {
     bench.scheduler.abort(RequestId(1));
     // One block of request 2 was still cached: it goes on behind it, with what it had answered.
     bench.check_step(&[(2, 4, 5)]);
+}
+
+#[test]
+fn the_stuck_yield_even_to_those_behind_them() {
+    let mut bench = Bench::new(|cfg| cfg.n_blocks = 5);
+    bench.submit(100, 10, |request| {
+        with_picture(1)(request);
+        request.stop.max_tokens = Some(4);
+    });
+    bench.check_step(&[(1, 0, 5)]);
+    bench.submit(200, 8, |_| {});
+    bench.check_step(&[(2, 0, 8)]);
+    for pos in 8..12 {
+        bench.check_step(&[(2, pos, 1)]);
+    }
+    // Request 1 is older and waits for rows: its two blocks go, for request 2 wants a fourth.
+    bench.check_step(&[(2, 12, 1)]);
+    assert_eq!(bench.scheduler.stats().n_preempted, 1);
+}
+
+#[test]
+fn those_who_lack_rows_do_not_take_turns_at_the_cost_of_one_who_has_them() {
+    let mut bench = Bench::new(|cfg| (cfg.n_blocks, cfg.max_num_tokens) = (6, 32));
+    bench.submit(100, 12, with_picture(1));
+    bench.check_step(&[(1, 0, 5)]);
+    bench.submit(200, 12, with_picture(2));
+    bench.submit(300, 20, |request| request.stop.max_tokens = Some(4));
+    // Request 3 takes the blocks of request 1, and those of request 2 when its rows are computed.
+    bench.check_step(&[(2, 0, 5)]);
+    bench.check_step(&[(3, 0, 20)]);
+}
+
+#[test]
+fn one_choice_ends_by_word_from_outside() {
+    let mut bench = Bench::new(|_| {});
+    bench.submit(100, 6, |request| request.n_choices = 3);
+    bench.check_step(&[(1, 0, 6)]);
+    bench.check_step(&[(1, 6, 1), (1, 6, 1), (1, 6, 1)]);
+    let batch = bench.scheduler.next_batch().expect("a step");
+    bench.scheduler.drain_events();
+    bench.scheduler.finish_choice(RequestId(1), 1);
+    // Its own block is in the launched step, and what is sampled for it there is dropped.
+    assert_eq!(bench.scheduler.stats().blocks.quarantined, 1);
+    bench.finish(&batch, 7);
+    assert_eq!(bench.scheduler.stats().blocks.quarantined, 0);
+    let kinds: Vec<_> = bench.scheduler.drain_events().into_iter().map(|it| it.kind).collect();
+    let reason = FinishReason::Stop;
+    assert_eq!(kinds[0], EventKind::Finished { choice: 1, reason });
+    let told = |kind: &EventKind| matches!(kind, EventKind::Tokens { choice: 0 | 2, .. });
+    assert!(kinds.len() == 3 && kinds[1..].iter().all(told), "{kinds:?}");
+    for choice in [1, 3, 0] {
+        bench.scheduler.finish_choice(RequestId(1), choice);
+    }
+    bench.check_step(&[(1, 8, 1)]);
+    bench.scheduler.finish_choice(RequestId(1), 2);
+    assert_eq!(bench.scheduler.drain_events().last().map(|it| &it.kind), Some(&EventKind::Ended));
+    assert!(bench.scheduler.is_idle());
 }
 
 #[test]

@@ -17,13 +17,17 @@ pub(crate) struct Tally {
     pub(crate) n_aborted: u64,
     pub(crate) n_aborted_in_flight: u64,
     pub(crate) n_aborted_in_transfer: u64,
+    pub(crate) n_stopped: u64,
+    pub(crate) n_stopped_in_flight: u64,
     pub(crate) n_failed_steps: u64,
     pub(crate) n_refused: u64,
     pub(crate) n_memory_full: u64,
+    /// Not a sum: the longest run of steps without a token in any world.
+    pub(crate) n_dry_steps_max: u64,
 }
 
 impl Tally {
-    fn counts(&mut self) -> [&mut u64; 17] {
+    fn counts(&mut self) -> [&mut u64; 19] {
         [
             &mut self.n_steps,
             &mut self.n_rows,
@@ -39,6 +43,8 @@ impl Tally {
             &mut self.n_aborted,
             &mut self.n_aborted_in_flight,
             &mut self.n_aborted_in_transfer,
+            &mut self.n_stopped,
+            &mut self.n_stopped_in_flight,
             &mut self.n_failed_steps,
             &mut self.n_refused,
             &mut self.n_memory_full,
@@ -49,6 +55,7 @@ impl Tally {
         for (sum, one) in self.counts().into_iter().zip(other.clone().counts()) {
             *sum += *one;
         }
+        self.n_dry_steps_max = self.n_dry_steps_max.max(other.n_dry_steps_max);
     }
 
     /// Everything counted here must have happened, at least once a seed on average.

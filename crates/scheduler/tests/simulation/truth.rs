@@ -16,6 +16,8 @@ pub(crate) struct Choice {
     pub(crate) answer: Vec<TokenId>,
     /// Content of the KV slot of each answered token.
     chain: Vec<u64>,
+    /// It was ended from outside.
+    pub(crate) is_stopped: bool,
     pub(crate) is_over: bool,
 }
 
@@ -34,7 +36,7 @@ pub(crate) struct Truth {
     pub(crate) holds_memory: bool,
     /// Per item: its rows were asked for.
     pub(crate) was_asked: Vec<bool>,
-    /// The first event came.
+    /// The first event came, or the bytes of an import.
     pub(crate) is_known: bool,
     pub(crate) is_exported: bool,
     pub(crate) is_aborted: bool,
@@ -76,6 +78,12 @@ impl Truth {
         self.prompt.items.iter().map(|placed| placed.item.n_tokens as usize).sum()
     }
 
+    /// The scheduler has been given all that it needs to run this one to its end.
+    pub(crate) fn could_run(&self) -> bool {
+        let mut items = self.was_asked.iter().zip(&self.has_rows);
+        self.is_known && items.all(|(was_asked, has_rows)| *has_rows || !was_asked)
+    }
+
     pub(crate) fn choice(&mut self, choice: u32) -> &mut Choice {
         &mut self.choices[(choice - self.first_choice) as usize]
     }
@@ -111,7 +119,11 @@ impl Truth {
 
     /// Why a choice ends after its last token, if it does.
     pub(crate) fn reason(&self, choice: u32, seq_len_max: usize) -> Option<FinishReason> {
-        let answer = &self.choices[(choice - self.first_choice) as usize].answer;
+        let Choice { answer, is_stopped, .. } =
+            &self.choices[(choice - self.first_choice) as usize];
+        if *is_stopped {
+            return Some(FinishReason::Stop);
+        }
         let n_answer = self.n_answered + answer.len();
         let may_stop = n_answer > self.stop.min_tokens as usize;
         if may_stop && self.stop.end_ids.contains(answer.last()?) {
