@@ -12,6 +12,7 @@ pub(crate) enum Command {
     Supply { id: RequestId, item_idx: usize, rows: Arc<SlabRange> },
     Import(Box<ImportRequest>, SeqSink),
     Imported(RequestId),
+    FinishChoice { id: RequestId, choice: u32 },
     Abort(RequestId),
     Release(RequestId),
 }
@@ -22,7 +23,11 @@ impl Command {
     pub(crate) fn is_new_work(&self) -> bool {
         match self {
             Self::Encode(..) | Self::Submit(..) | Self::Import(..) => true,
-            Self::Supply { .. } | Self::Imported(_) | Self::Abort(_) | Self::Release(_) => false,
+            Self::Supply { .. }
+            | Self::Imported(_)
+            | Self::FinishChoice { .. }
+            | Self::Abort(_)
+            | Self::Release(_) => false,
         }
     }
 }

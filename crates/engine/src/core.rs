@@ -13,15 +13,13 @@ use scheduler::{Batch, Event, EventKind, Scheduler};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tensor::SlabRange;
 use types::output::OutputToken;
 use types::{Error, ErrorKind, RequestId, Result, TokenId};
 
 /// After so many failed steps in a row the engine calls itself unhealthy.
 const FAILURES_MAX: u32 = 3;
-/// How soon embedding memory is looked at again while a medium waits for some to become free.
-const ENCODE_RETRY: Duration = Duration::from_millis(1);
 
 /// All that lives on the engine's thread.
 pub(crate) struct Core {
@@ -38,7 +36,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(backend: Backend, cfg: &EngineConfig, shared: Arc<Shared>) -> Result<Self> {
-        let encoder = Encoder::new(&cfg.scheduler, backend.spec(), Arc::clone(&shared.embeddings));
+        let encoder = Encoder::new(&cfg.scheduler, backend.spec());
         let core = Self {
             runner: Runner::new(backend, shared.kv.clone()),
             scheduler: Scheduler::new(cfg.scheduler.clone())?,
@@ -82,6 +80,7 @@ impl Core {
             Command::Supply { id, item_idx, rows } => self.supply(id, item_idx, rows),
             Command::Import(request, sink) => self.import(*request, sink),
             Command::Imported(id) => self.scheduler.imported(id),
+            Command::FinishChoice { id, choice } => self.scheduler.finish_choice(id, choice),
             Command::Abort(id) => self.abort(id),
             Command::Release(id) => self.scheduler.release(id),
         }
@@ -214,7 +213,7 @@ impl Core {
         if self.scheduler.is_idle() && self.scheduler.check().is_err() {
             self.stats.healthy = false;
         }
-        if self.encoder.is_waiting() { Wait::AtMost(ENCODE_RETRY) } else { Wait::Forever }
+        Wait::Forever
     }
 
     fn publish(&self) {
@@ -246,6 +245,7 @@ impl Core {
                     }
                     Command::Supply { .. }
                     | Command::Imported(_)
+                    | Command::FinishChoice { .. }
                     | Command::Abort(_)
                     | Command::Release(_) => {}
                 }

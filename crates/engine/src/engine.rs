@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) kv: KvPool,
     pub(crate) embeddings: Arc<Slab>,
     pub(crate) stats: Mutex<EngineStats>,
+    n_row_bytes: usize,
 }
 
 /// Reserves an engine's memory and starts its thread.
@@ -39,6 +40,7 @@ pub fn start(backend: Backend, cfg: EngineConfig) -> Result<Engine> {
         kv: KvPool::new(layout, cfg.scheduler.n_blocks)?,
         embeddings: Slab::new(Arena::host(cfg.embedding_bytes)?),
         stats: Mutex::default(),
+        n_row_bytes: backend.spec().hidden_size * size_of::<f32>(),
     });
     let core = Core::new(backend, &cfg, Arc::clone(&shared))?;
     let thread = std::thread::Builder::new().name("engine".into()).spawn(move || core.run());
@@ -77,6 +79,14 @@ impl Engine {
         self.tell(Command::Imported(id));
     }
 
+    /// Ends one choice of a request now, as a stop token would: `Finished` with
+    /// [`FinishReason::Stop`](types::output::FinishReason::Stop) follows, the other choices go on,
+    /// and after the last the sink is dropped. Tokens already delivered stay. Nothing happens when
+    /// the choice has ended, or goes on elsewhere.
+    pub fn finish_choice(&self, id: RequestId, choice: u32) {
+        self.tell(Command::FinishChoice { id, choice });
+    }
+
     /// Forgets all of a request: media to encode, sequences, import, export. No event follows;
     /// encode sinks get `Cancelled`.
     pub fn abort(&self, id: RequestId) {
@@ -97,6 +107,11 @@ impl Engine {
     /// The embedding memory, for rows made here and rows pulled from elsewhere.
     pub fn embeddings(&self) -> &Arc<Slab> {
         &self.0.shared.embeddings
+    }
+
+    /// Bytes of one embedding row.
+    pub fn n_row_bytes(&self) -> usize {
+        self.0.shared.n_row_bytes
     }
 
     /// Figures as of the last turn of the loop.

@@ -6,7 +6,6 @@
 use crate::command::Command;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 use types::{Error, ErrorKind, Result};
 
 /// Most commands waiting before new work is refused.
@@ -19,8 +18,6 @@ const LEN_MAX: usize = 65_536;
 pub(crate) enum Wait {
     /// Not at all: there is other work.
     No,
-    /// At most so long: something must be looked at again.
-    AtMost(Duration),
     /// Until there is one.
     Forever,
 }
@@ -61,16 +58,10 @@ impl Mailbox {
     /// All commands waiting, after waiting for one as long as `wait` says; `None` once closed.
     pub(crate) fn take(&self, wait: Wait) -> Option<VecDeque<Command>> {
         let mut state = self.lock();
-        let started = Instant::now();
         while state.commands.is_empty() && !state.is_closed {
             state = match wait {
                 Wait::No => break,
                 Wait::Forever => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Wait::AtMost(limit) => {
-                    let Some(left) = limit.checked_sub(started.elapsed()) else { break };
-                    let waited = self.filled.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
             };
         }
         if state.is_closed {

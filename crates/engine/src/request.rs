@@ -12,7 +12,7 @@ use types::{Error, RequestId, Result, TokenId};
 pub use scheduler::Until;
 
 /// One medium to encode.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct EncodeJob {
     /// The request it belongs to.
     pub id: RequestId,
@@ -20,6 +20,9 @@ pub struct EncodeJob {
     pub item_idx: usize,
     /// The tower's input.
     pub media: PreparedMedia,
+    /// Embedding memory of exactly the size of its rows. Who asks brings it, so that nothing in the
+    /// engine ever waits for memory while it holds some.
+    pub rows: SlabRange,
 }
 
 /// Gets the rows of a medium, f32 `[n_tokens, hidden_size]`, exactly once; `Cancelled` after an

@@ -16,5 +16,6 @@ pub fn planes() -> Planes {
         discovery: Arc::new(discovery::MemDiscovery::default()),
         messaging: Arc::new(messaging::MemMessaging::default()),
         transport: Arc::new(transport::MemTransport::default()),
+        are_apart: false,
     }
 }

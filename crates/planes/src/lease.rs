@@ -83,6 +83,12 @@ impl LeaseTable {
         expired.len()
     }
 
+    /// Ends all leases, as after a time in which peers must have given us up.
+    pub fn revoke_all(&self) {
+        let ended = self.lock().take_where(|_| true);
+        drop(ended);
+    }
+
     /// Leases in force.
     pub fn n_leases(&self) -> usize {
         let slots = self.lock();
@@ -142,13 +148,17 @@ impl Slots {
     }
 
     fn take_expired(&mut self, now: Instant) -> Vec<Lease> {
-        let is_over = |slot: &Slot| slot.lease.as_ref().is_some_and(|lease| lease.deadline <= now);
+        let expired = self.take_where(|lease| lease.deadline <= now);
+        self.n_expired += expired.len() as u64;
+        expired
+    }
+
+    fn take_where(&mut self, is_over: impl Fn(&Lease) -> bool) -> Vec<Lease> {
         let over: Vec<LeaseId> = (0..)
             .zip(&self.slots)
-            .filter(|(_, slot)| is_over(slot))
+            .filter(|(_, slot)| slot.lease.as_ref().is_some_and(&is_over))
             .map(|(idx, slot)| LeaseId { slot: idx, generation: slot.generation })
             .collect();
-        self.n_expired += over.len() as u64;
         over.into_iter().filter_map(|id| self.take(id)).collect()
     }
 }

@@ -37,4 +37,6 @@ pub struct Planes {
     pub messaging: Arc<dyn Messaging>,
     /// Bulk bytes.
     pub transport: Arc<dyn Transport>,
+    /// Whether peers are other processes, which give this one up when it stands still.
+    pub are_apart: bool,
 }

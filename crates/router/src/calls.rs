@@ -10,16 +10,25 @@ use wire::message::{Reply, Request};
 /// The replies of one call; dropping it cancels the work.
 pub(crate) struct Conversation(Replies);
 
+/// How a call is made.
+pub(crate) struct Terms<'a> {
+    /// The first reply must come within this time.
+    pub(crate) deadline: Duration,
+    /// W3C trace context, empty when there is none.
+    pub(crate) trace: &'a str,
+}
+
 impl Conversation {
-    /// Calls the worker at `address`; its first reply must come within `deadline`.
+    /// Calls the worker at `address`.
     pub(crate) fn begin(
         messaging: &dyn Messaging,
         address: &Address,
         request: &Request,
-        deadline: Duration,
+        terms: Terms<'_>,
     ) -> Self {
         let body = wire::encode_request(request);
-        Self(messaging.call(address, Call { deadline, trace: String::new(), body }))
+        let Terms { deadline, trace } = terms;
+        Self(messaging.call(address, Call { deadline, trace: trace.to_owned(), body }))
     }
 
     /// The next reply, `None` at the end. Errors: the worker's own, or none came within `deadline`.
@@ -30,6 +39,11 @@ impl Conversation {
     }
 }
 
+/// Whether a call failed because its worker is gone, so that another one may do the work.
+pub(crate) fn is_lost(failure: &Error) -> bool {
+    matches!(failure.kind, ErrorKind::PeerLost | ErrorKind::Unavailable)
+}
+
 /// The error for a reply that does not belong where it came.
 pub(crate) fn out_of_place(reply: &Reply) -> Error {
     let name = match reply {
@@ -38,6 +52,7 @@ pub(crate) fn out_of_place(reply: &Reply) -> Error {
         Reply::Tokens { .. } => "tokens",
         Reply::Finished { .. } => "finished",
         Reply::Handoff(_) => "handoff",
+        Reply::Reserved => "reserved",
         Reply::Pulled => "pulled",
         Reply::Preempted { .. } => "preempted",
         Reply::Rows { .. } => "rows",

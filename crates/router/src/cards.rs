@@ -1,6 +1,6 @@
 //! Model cards, fetched from a worker in pieces and kept by digest.
 
-use crate::calls::{Conversation, out_of_place};
+use crate::calls::{Conversation, Terms, out_of_place};
 use crate::router::RouterConfig;
 use planes::{Instance, Messaging};
 use std::collections::HashMap;
@@ -54,7 +54,8 @@ async fn fetch(
 ) -> Result<ModelCard> {
     let deadline = config.card_deadline;
     let request = Request::FetchCard;
-    let mut replies = Conversation::begin(messaging, &instance.address, &request, deadline);
+    let terms = Terms { deadline, trace: "" };
+    let mut replies = Conversation::begin(messaging, &instance.address, &request, terms);
     let mut bytes = Vec::new();
     while let Some(reply) = replies.next(deadline).await? {
         let Reply::Card(piece) = reply else { return Err(out_of_place(&reply)) };

@@ -3,16 +3,19 @@
 //! Read `spine` for the way of a request; the rest is what it stands on. [`Backend`] is what an
 //! API sees of all this. Must not know HTTP, engines or any concrete plane.
 
+mod attempt;
 pub mod backend;
 mod calls;
 mod cards;
 mod lend;
 mod members;
+mod passage;
 mod progress;
+mod reserve;
 mod route;
 mod router;
 mod spine;
 
 pub use backend::{Backend, ServedModel};
-pub use route::{Candidate, Route, missing_role, route};
+pub use route::{Candidate, Route, Share, missing_role, route};
 pub use router::{Router, RouterConfig};

@@ -9,10 +9,14 @@ use planes::{Discovery, Instance, MembershipEvent};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use types::stage::Stage;
 use types::{Error, ErrorKind, InstanceId, Result};
+
+/// How long an instance whose call failed is passed over; discovery takes as long to notice a death.
+const SUSPICION: Duration = Duration::from_secs(3);
 
 /// Follows discovery in a task of its own, which ends with this.
 pub(crate) struct Members {
@@ -30,34 +34,47 @@ struct Table {
 struct Member {
     instance: Instance,
     n_running: Arc<AtomicUsize>,
+    /// A call to it failed, and until then it is taken only when there is no other.
+    suspect_until: Option<Instant>,
 }
 
-/// Counts a request as under way on the instances of its route until it is dropped.
-pub(crate) struct Running(Vec<Arc<AtomicUsize>>);
+/// Counts work as under way on an instance until it is dropped.
+pub(crate) struct Running {
+    n_running: Arc<AtomicUsize>,
+    n_counted: usize,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for n_running in &self.0 {
-            n_running.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.n_running.fetch_sub(self.n_counted, Ordering::Relaxed);
     }
+}
+
+/// A request counted on the instances of its route.
+pub(crate) struct Counted {
+    /// On its encoders.
+    pub(crate) encode: Vec<Running>,
+    /// On the others.
+    _rest: Vec<Running>,
 }
 
 impl Members {
     /// Begins to follow, and returns with all that are there: nobody may hear that a model does not
     /// exist only because the first snapshot is still on its way.
-    pub(crate) async fn watch(discovery: &dyn Discovery) -> Self {
+    ///
+    /// Errors: no snapshot came within `patience`.
+    pub(crate) async fn watch(discovery: &dyn Discovery, patience: Duration) -> Result<Self> {
         let table = Arc::new(Mutex::new(Table::default()));
         let (mut events, followed) = (discovery.watch(), Arc::clone(&table));
-        if let Some(event) = events.next().await {
-            lock(&table).apply(event);
-        }
+        let silent = || Error::new(ErrorKind::Unavailable, "discovery does not say who is there");
+        let first = timeout(patience, events.next()).await.map_err(|_| silent())?;
+        lock(&table).apply(first.ok_or_else(silent)?);
         let task = tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 lock(&followed).apply(event);
             }
         });
-        Self { table, task }
+        Ok(Self { table, task })
     }
 
     pub(crate) fn models(&self) -> Vec<ServedModel> {
@@ -83,19 +100,28 @@ impl Members {
 
     /// The instances for a request, counted as running it. Errors: `NotFound`, or `Unavailable`
     /// with the role that is missing.
-    pub(crate) fn route(&self, model: &str, has_media: bool) -> Result<(Route, Running)> {
+    pub(crate) fn route(&self, model: &str, n_media: usize) -> Result<(Route, Counted)> {
         let table = lock(&self.table);
         let mut missing = None;
         for set in table.sets(model) {
-            match route(&set, has_media) {
+            match route(&set, n_media) {
                 Ok(route) => {
-                    let running = table.count(&route);
-                    return Ok((route, running));
+                    let counted = table.count(&route);
+                    return Ok((route, counted));
                 }
                 Err(stage) => missing = Some(stage),
             }
         }
         Err(missing.map_or_else(|| no_such_model(model), |stage| lacks(model, stage)))
+    }
+}
+
+impl Members {
+    /// A call to this instance has failed: others come first for a while.
+    pub(crate) fn suspect(&self, id: InstanceId) {
+        if let Some(member) = lock(&self.table).members.get_mut(&id) {
+            member.suspect_until = Some(Instant::now() + SUSPICION);
+        }
     }
 }
 
@@ -124,7 +150,11 @@ impl Table {
     fn join(&mut self, instance: Instance) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         self.created_s.entry(instance.model.clone()).or_insert(now);
-        let fresh = || Member { instance: instance.clone(), n_running: Arc::default() };
+        let fresh = || Member {
+            instance: instance.clone(),
+            n_running: Arc::default(),
+            suspect_until: None,
+        };
         self.members.entry(instance.id).or_insert_with(fresh);
     }
 
@@ -133,20 +163,28 @@ impl Table {
         let mut sets: BTreeMap<_, Vec<Candidate>> = BTreeMap::new();
         for member in self.members.values().filter(|member| member.instance.model == model) {
             let n_running = member.n_running.load(Ordering::Relaxed);
-            let candidate = Candidate { instance: member.instance.clone(), n_running };
+            let is_suspect = member.suspect_until.is_some_and(|until| Instant::now() < until);
+            let candidate = Candidate { instance: member.instance.clone(), n_running, is_suspect };
             sets.entry(member.instance.card).or_default().push(candidate);
         }
         sets.into_values().collect()
     }
 
-    fn count(&self, route: &Route) -> Running {
-        let visited = [route.encode.as_ref(), Some(&route.prefill), route.decode.as_ref()];
-        let members = visited.into_iter().flatten().filter_map(|found| self.members.get(&found.id));
-        let counters: Vec<_> = members.map(|member| Arc::clone(&member.n_running)).collect();
-        for n_running in &counters {
-            n_running.fetch_add(1, Ordering::Relaxed);
+    fn count(&self, route: &Route) -> Counted {
+        let count = |found: &Instance, n_counted: usize| {
+            let n_running = Arc::clone(&self.members.get(&found.id)?.n_running);
+            n_running.fetch_add(n_counted, Ordering::Relaxed);
+            Some(Running { n_running, n_counted })
+        };
+        let rest = std::iter::once(&route.prefill).chain(&route.decode);
+        Counted {
+            encode: route
+                .encode
+                .iter()
+                .filter_map(|share| count(&share.encoder, share.media.len()))
+                .collect(),
+            _rest: rest.filter_map(|found| count(found, 1)).collect(),
         }
-        Running(counters)
     }
 }
 
@@ -209,9 +247,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_snapshot_that_never_comes_is_an_error() {
+        struct Silent;
+        impl Discovery for Silent {
+            fn register(&self, _: Instance) -> BoxFuture<'static, Result<Withdraw>> {
+                unreachable!("nobody registers here")
+            }
+
+            fn watch(&self) -> BoxStream<'static, MembershipEvent> {
+                stream::pending().boxed()
+            }
+        }
+        let failed = Members::watch(&Silent, Duration::from_millis(10)).await;
+        assert_eq!(failed.err().map(|failure| failure.kind), Some(ErrorKind::Unavailable));
+    }
+
+    #[tokio::test]
     async fn the_first_snapshot_is_waited_for() {
-        let members = Members::watch(&LateSnapshot).await;
-        assert!(members.route("m", true).is_ok());
-        assert!(members.route("other", true).is_err());
+        let members = Members::watch(&LateSnapshot, Duration::from_secs(60)).await.unwrap();
+        assert!(members.route("m", 1).is_ok());
+        assert!(members.route("other", 1).is_err());
     }
 }

@@ -19,10 +19,20 @@ struct Choice {
 
 #[derive(Default, PartialEq, Eq, Clone, Copy)]
 enum State {
+    /// Nobody works on it: not yet, or whoever did gave it up or was lost.
     #[default]
+    Waiting,
     Running,
-    Preempted,
     Finished,
+}
+
+/// What is to be run next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// All choices, from the beginning.
+    All,
+    /// One choice, from where it was.
+    Rest(u32),
 }
 
 impl Progress {
@@ -51,7 +61,7 @@ impl Progress {
     }
 
     pub(crate) fn preempt(&mut self, choice: u32) -> Result<()> {
-        self.choice(choice)?.state = State::Preempted;
+        self.choice(choice)?.state = State::Waiting;
         Ok(())
     }
 
@@ -60,12 +70,24 @@ impl Progress {
         self.choices.iter().any(|choice| !choice.tokens.is_empty())
     }
 
-    /// The next choice that must be prefilled again, counted as running from now on.
-    pub(crate) fn resume(&mut self) -> Option<u32> {
-        let is_preempted = |choice: &Choice| choice.state == State::Preempted;
-        let idx = self.choices.iter().position(is_preempted)?;
+    /// What must be prefilled next, counted as running from now on.
+    pub(crate) fn next_turn(&mut self) -> Option<Turn> {
+        let is_untouched =
+            |choice: &Choice| choice.state == State::Waiting && choice.tokens.is_empty();
+        if self.choices.iter().all(is_untouched) {
+            self.choices.iter_mut().for_each(|choice| choice.state = State::Running);
+            return Some(Turn::All);
+        }
+        let is_waiting = |choice: &Choice| choice.state == State::Waiting;
+        let idx = self.choices.iter().position(is_waiting)?;
         self.choices[idx].state = State::Running;
-        Some(idx as u32)
+        Some(Turn::Rest(idx as u32))
+    }
+
+    /// Whoever worked on the running choices is lost.
+    pub(crate) fn lose_running(&mut self) {
+        let running = self.choices.iter_mut().filter(|choice| choice.state == State::Running);
+        running.for_each(|choice| choice.state = State::Waiting);
     }
 
     /// The tokens of a choice so far.
@@ -73,9 +95,14 @@ impl Progress {
         &self.choices[choice as usize].tokens
     }
 
+    /// Whether somebody works on a choice.
+    pub(crate) fn is_any_running(&self) -> bool {
+        self.choices.iter().any(|choice| choice.state == State::Running)
+    }
+
     /// Errors: a stream of replies ended while a choice was running.
     pub(crate) fn check_none_lost(&self) -> Result<()> {
-        if self.choices.iter().any(|choice| choice.state == State::Running) {
+        if self.is_any_running() {
             return Err(ended_too_soon());
         }
         Ok(())
@@ -94,4 +121,40 @@ impl Progress {
 /// The error for a stream of replies that ended before its work was done.
 pub(crate) fn ended_too_soon() -> Error {
     Error::new(ErrorKind::PeerLost, "a worker ended its answer too soon")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt;
+    use planes::reply_stream;
+
+    fn token(token: TokenId) -> OutputToken {
+        OutputToken { token, logprob: None, top_logprobs: Vec::new() }
+    }
+
+    /// Two choices, of which the first is lost after a token and the second before.
+    #[test]
+    fn what_was_lost_is_taken_up_where_it_was() {
+        let mut stream = reply_stream(|out| async move {
+            let mut progress = Progress::new(2, out);
+            assert_eq!(progress.next_turn(), Some(Turn::All));
+            assert!(progress.check_none_lost().is_err());
+            progress.lose_running();
+            assert_eq!(progress.next_turn(), Some(Turn::All), "nothing was out yet");
+            progress.add(0, vec![token(5)]).await?;
+            progress.lose_running();
+            assert_eq!(progress.next_turn(), Some(Turn::Rest(0)));
+            assert_eq!(progress.tokens(0), [5]);
+            progress.finish(0, FinishReason::Stop).await?;
+            assert!(progress.add(0, vec![token(6)]).await.is_err(), "it has ended");
+            assert_eq!(progress.next_turn(), Some(Turn::Rest(1)));
+            progress.finish(1, FinishReason::Stop).await?;
+            assert_eq!(progress.next_turn(), None);
+            progress.check_none_lost()
+        });
+        futures::executor::block_on(async {
+            while stream.next().await.transpose().unwrap().is_some() {}
+        });
+    }
 }

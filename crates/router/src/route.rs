@@ -3,30 +3,41 @@
 use planes::Instance;
 use types::stage::{Stage, Stages};
 
-/// An instance, and the requests under way on it.
+/// An instance, and what this router knows of it.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     /// The instance.
     pub instance: Instance,
-    /// Requests under way.
+    /// Requests under way; media, on an encoder.
     pub n_running: usize,
+    /// Whether a call to it has failed a moment ago; then others are taken first.
+    pub is_suspect: bool,
 }
 
 /// The instances that a request visits. Stages without one of their own run where `prefill` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Encodes the media; `None` when there are none or `prefill` encodes them itself.
-    pub encode: Option<Instance>,
+    /// Encode the media; empty when there are none or `prefill` encodes them itself.
+    pub encode: Vec<Share>,
     /// Runs the prompt.
     pub prefill: Instance,
     /// Generates; `None` when `prefill` goes on itself.
     pub decode: Option<Instance>,
 }
 
+/// An encoder and its part of a request's media.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// The encoder.
+    pub encoder: Instance,
+    /// Indices of its media.
+    pub media: Vec<usize>,
+}
+
 impl Route {
     /// The stages that one call to the prefill instance runs.
     pub fn stages_at_prefill(&self, has_media: bool) -> Stages {
-        let encodes = has_media && self.encode.is_none();
+        let encodes = has_media && self.encode.is_empty();
         match (encodes, self.decode.is_none()) {
             (true, true) => Stages::ALL,
             (true, false) => Stages::of(&[Stage::Encode, Stage::Prefill]),
@@ -47,33 +58,69 @@ pub fn missing_role(instances: &[Instance]) -> Option<Stage> {
     [Stage::Prefill, Stage::Decode, Stage::Encode].into_iter().find(|&stage| !there(stage))
 }
 
-/// The least loaded instances that together run all stages: separate roles before a whole instance,
-/// an encoder of its own before a prefill worker that encodes. Errors: the role that is missing.
-pub fn route(candidates: &[Candidate], has_media: bool) -> Result<Route, Stage> {
-    let separate = separate(candidates, has_media);
+/// The least loaded instances that together run all stages for `n_media` media: separate roles
+/// before a whole instance, encoders of their own before a prefill worker that encodes. Errors: the
+/// role that is missing.
+pub fn route(candidates: &[Candidate], n_media: usize) -> Result<Route, Stage> {
+    let separate = separate(candidates, n_media);
     let Err(missing) = separate else { return separate };
-    let whole = least_loaded(candidates, |stages| stages == Stages::ALL);
-    whole.map(|prefill| Route { encode: None, prefill, decode: None }).ok_or(missing)
+    let whole = least_loaded(candidates, |instance| instance.stages == Stages::ALL);
+    whole.map(|prefill| Route { encode: Vec::new(), prefill, decode: None }).ok_or(missing)
 }
 
-fn separate(candidates: &[Candidate], has_media: bool) -> Result<Route, Stage> {
-    let is_prefill = |stages: Stages| stages.has(Stage::Prefill) && !stages.has(Stage::Decode);
-    let encoder = least_loaded(candidates, |stages| stages == Stages::of(&[Stage::Encode]));
-    let encode = encoder.filter(|_| has_media);
-    let needs_tower = has_media && encode.is_none();
-    let prefill = least_loaded(candidates, |stages| {
-        is_prefill(stages) && (!needs_tower || stages.has(Stage::Encode))
+fn separate(candidates: &[Candidate], n_media: usize) -> Result<Route, Stage> {
+    let encode = share_out(candidates, n_media);
+    let needs_tower = n_media > 0 && encode.is_empty();
+    let decoder_for = |prefill: &Instance| {
+        least_loaded(candidates, |found| {
+            found.stages == Stages::of(&[Stage::Decode]) && found.kv == prefill.kv
+        })
+    };
+    let prefill = least_loaded(candidates, |found| {
+        is_prefill(found)
+            && (!needs_tower || found.stages.has(Stage::Encode))
+            && decoder_for(found).is_some()
     });
-    let decode = least_loaded(candidates, |stages| stages == Stages::of(&[Stage::Decode]));
-    let any_prefill = candidates.iter().any(|found| is_prefill(found.instance.stages));
-    let lacking = if any_prefill { Stage::Encode } else { Stage::Prefill };
-    let prefill = prefill.ok_or(lacking)?;
-    Ok(Route { encode, prefill, decode: Some(decode.ok_or(Stage::Decode)?) })
+    let prefill = prefill.ok_or_else(|| lacking(candidates, needs_tower))?;
+    let decode = decoder_for(&prefill);
+    Ok(Route { encode, prefill, decode })
 }
 
-fn least_loaded(candidates: &[Candidate], fits: impl Fn(Stages) -> bool) -> Option<Instance> {
-    let fitting = candidates.iter().filter(|candidate| fits(candidate.instance.stages));
-    let least = fitting.min_by_key(|candidate| candidate.n_running)?;
+fn is_prefill(instance: &Instance) -> bool {
+    instance.stages.has(Stage::Prefill) && !instance.stages.has(Stage::Decode)
+}
+
+/// The role for want of which separate workers cannot answer.
+fn lacking(candidates: &[Candidate], needs_tower: bool) -> Stage {
+    let mut prefills = candidates.iter().map(|found| &found.instance).filter(|it| is_prefill(it));
+    if prefills.clone().next().is_none() {
+        Stage::Prefill
+    } else if needs_tower && !prefills.any(|found| found.stages.has(Stage::Encode)) {
+        Stage::Encode
+    } else {
+        Stage::Decode
+    }
+}
+
+/// Gives each medium to the encoder that has the least to do.
+fn share_out(candidates: &[Candidate], n_media: usize) -> Vec<Share> {
+    let is_encoder = |found: &&Candidate| found.instance.stages == Stages::of(&[Stage::Encode]);
+    let encoders: Vec<&Candidate> = candidates.iter().filter(is_encoder).collect();
+    let mut shares: Vec<Vec<usize>> = vec![Vec::new(); encoders.len()];
+    for medium_idx in 0..n_media {
+        let load =
+            |&idx: &usize| (encoders[idx].is_suspect, encoders[idx].n_running + shares[idx].len());
+        if let Some(idx) = (0..encoders.len()).min_by_key(load) {
+            shares[idx].push(medium_idx);
+        }
+    }
+    let shares = encoders.into_iter().zip(shares).filter(|(_, media)| !media.is_empty());
+    shares.map(|(found, media)| Share { encoder: found.instance.clone(), media }).collect()
+}
+
+fn least_loaded(candidates: &[Candidate], fits: impl Fn(&Instance) -> bool) -> Option<Instance> {
+    let fitting = candidates.iter().filter(|candidate| fits(&candidate.instance));
+    let least = fitting.min_by_key(|candidate| (candidate.is_suspect, candidate.n_running))?;
     Some(least.instance.clone())
 }
 
@@ -83,8 +130,10 @@ mod tests {
     use planes::Address;
     use types::InstanceId;
     use types::content::Digest;
+    use types::kv::KvLayout;
 
-    /// `e`, `p` (prefill only), `q` (prefill with a tower), `d`, `w` (whole), then its load.
+    /// `e`, `p` (prefill only), `q` (prefill with a tower), `d`, `w` (whole), then its load; `!` is
+    /// a suspect, and a letter at the end is another KV layout.
     fn candidates(spec: &str) -> Vec<Candidate> {
         spec.split_whitespace().map(candidate).collect()
     }
@@ -104,43 +153,73 @@ mod tests {
             stages,
             address: Address(word.into()),
             transports: Vec::new(),
-            kv: None,
+            kv: word.ends_with('x').then(|| KvLayout {
+                block_size: 64,
+                n_layers: 1,
+                n_kv_heads: 1,
+                head_dim: 64,
+                dtype: "f32".into(),
+            }),
         };
-        Candidate { instance, n_running: word[1..].parse().unwrap() }
+        let n_running = word[1..].trim_end_matches(['!', 'x']).parse().unwrap();
+        Candidate { instance, n_running, is_suspect: word.contains('!') }
     }
 
-    fn check(there: &str, has_media: bool, expect: &str) {
-        let name =
-            |instance: Option<Instance>| instance.map_or("-".into(), |found| found.address.0);
-        let found = match route(&candidates(there), has_media) {
+    fn check(there: &str, n_media: usize, expect: &str) {
+        let found = match route(&candidates(there), n_media) {
             Ok(Route { encode, prefill, decode }) => {
-                format!("{} {} {}", name(encode), prefill.address.0, name(decode))
+                let share = |Share { encoder, media }| format!("{}{media:?}", encoder.address.0);
+                let encode: Vec<String> = encode.into_iter().map(share).collect();
+                let encode = if encode.is_empty() { "-".into() } else { encode.join("+") };
+                let decode = decode.map_or("-".into(), |found| found.address.0);
+                format!("{encode} {} {decode}", prefill.address.0)
             }
             Err(stage) => stage.name().into(),
         };
-        assert_eq!(found, expect, "{there:?}, media: {has_media}");
+        assert_eq!(found, expect, "{there:?}, {n_media} media");
     }
 
     #[test]
     fn the_route_follows_what_is_there() {
-        check("w0", true, "- w0 -");
-        check("w3 w1 w2", false, "- w1 -");
-        check("e0 p0 d0", true, "e0 p0 d0");
-        check("e0 p0 d0", false, "- p0 d0");
-        check("q0 d0", true, "- q0 d0");
-        check("e5 q0 d0", true, "e5 q0 d0");
-        check("e2 e1 q4 p3 d9 d8", true, "e1 p3 d8");
-        check("w0 e0 p0 d0", true, "e0 p0 d0");
-        check("w0 p0 d0", true, "- w0 -");
-        check("w0 p0", false, "- w0 -");
+        check("w0", 1, "- w0 -");
+        check("w3 w1 w2", 0, "- w1 -");
+        check("e0 p0 d0", 1, "e0[0] p0 d0");
+        check("e0 p0 d0", 0, "- p0 d0");
+        check("q0 d0", 1, "- q0 d0");
+        check("e5 q0 d0", 1, "e5[0] q0 d0");
+        check("e2 e1 q4 p3 d9 d8", 1, "e1[0] p3 d8");
+        check("w0 e0 p0 d0", 1, "e0[0] p0 d0");
+        check("w0 p0 d0", 1, "- w0 -");
+        check("w0 p0", 0, "- w0 -");
+    }
+
+    #[test]
+    fn the_media_of_a_request_are_spread() {
+        check("e0 e0 p0 d0", 3, "e0[0, 2]+e0[1] p0 d0");
+        check("e2 e0 p0 d0", 3, "e2[2]+e0[0, 1] p0 d0");
+        check("e9 e0 p0 d0", 3, "e0[0, 1, 2] p0 d0");
+    }
+
+    #[test]
+    fn suspects_come_last() {
+        check("d0! d5 p0! p5 e0! e5", 1, "e5[0] p5 d5");
+        check("d0! p0! e0!", 1, "e0![0] p0! d0!");
+        check("w0! w7", 1, "- w7 -");
+    }
+
+    #[test]
+    fn decode_has_the_kv_layout_of_prefill() {
+        check("p0 p5x d0x", 0, "- p5x d0x");
+        check("p0 d0x d3", 0, "- p0 d3");
+        check("p0 d0x", 0, "decode");
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        check("", true, "prefill");
-        check("e0 d0", true, "prefill");
-        check("e0 p0", true, "decode");
-        check("p0 d0", true, "encode");
+        check("", 1, "prefill");
+        check("e0 d0", 1, "prefill");
+        check("e0 p0", 1, "decode");
+        check("p0 d0", 1, "encode");
         let missing = |there: &str| {
             let instances: Vec<_> = candidates(there).into_iter().map(|c| c.instance).collect();
             missing_role(&instances).map_or("-", Stage::name)

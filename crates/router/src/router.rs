@@ -24,6 +24,8 @@ pub struct RouterConfig {
     pub idle_stream_deadline: Duration,
     /// Longest time a card may take to arrive.
     pub card_deadline: Duration,
+    /// Longest time until discovery says who is there.
+    pub snapshot_deadline: Duration,
 }
 
 impl Default for RouterConfig {
@@ -31,6 +33,7 @@ impl Default for RouterConfig {
         Self {
             idle_stream_deadline: Duration::from_secs(60),
             card_deadline: Duration::from_secs(10),
+            snapshot_deadline: Duration::from_secs(30),
         }
     }
 }
@@ -49,9 +52,11 @@ pub(crate) struct Shared {
 
 impl Router {
     /// Begins to watch discovery, and to lend media to whoever encodes.
+    ///
+    /// Errors: discovery does not say who is there, or the transport cannot serve.
     pub async fn start(planes: Planes, config: RouterConfig) -> Result<Self> {
         let lender = Lender::start(&*planes.transport).await?;
-        let members = Members::watch(&*planes.discovery).await;
+        let members = Members::watch(&*planes.discovery, config.snapshot_deadline).await?;
         let cards = Cards::default();
         Ok(Self(Arc::new(Shared { planes, config, members, cards, lender })))
     }

@@ -40,17 +40,14 @@ impl EncodeQueue {
         Ok(())
     }
 
-    /// The items of the next step: from the front, as long as they stay under both limits and
-    /// `has_room` takes them. An item larger than the patch limit goes alone.
-    pub fn next(&mut self, mut has_room: impl FnMut(&EncodeEntry) -> bool) -> Vec<EncodeEntry> {
+    /// The items of the next step: from the front, as long as they stay under both limits.
+    /// An item larger than the patch limit goes alone.
+    pub fn next_step(&mut self) -> Vec<EncodeEntry> {
         let mut taken = Vec::new();
         let mut n_patches = 0;
         while let Some(entry) = self.entries.front() {
             let too_many = n_patches + entry.n_patches > self.n_patches_max;
             if taken.len() == self.n_items_max || (too_many && !taken.is_empty()) {
-                break;
-            }
-            if !has_room(entry) {
                 break;
             }
             n_patches += entry.n_patches;
@@ -88,31 +85,25 @@ mod tests {
     use super::*;
 
     /// Pushes items of these sizes into a queue of 10 patches and 3 items a step; gives the steps.
-    fn check(sizes: &[usize], room: usize, steps: &[&[usize]]) {
+    fn check(sizes: &[usize], steps: &[&[usize]]) {
         let mut queue = EncodeQueue::new(10, 3, 8);
         for (item_idx, &n_patches) in sizes.iter().enumerate() {
             queue.push(EncodeEntry { id: RequestId(1), item_idx, n_patches }).expect("room");
         }
         for expected in steps {
-            let mut left = room;
-            let taken = queue.next(|entry| {
-                let fits = entry.n_patches <= left;
-                left -= if fits { entry.n_patches } else { 0 };
-                fits
-            });
+            let taken = queue.next_step();
             let taken: Vec<usize> = taken.iter().map(|entry| entry.item_idx).collect();
-            assert_eq!(&taken, expected, "sizes {sizes:?}, room {room}");
+            assert_eq!(&taken, expected, "sizes {sizes:?}");
         }
     }
 
     #[test]
     fn steps_are_bounded_and_in_order() {
-        check(&[4, 4, 4], 100, &[&[0, 1], &[2], &[]]);
-        check(&[1, 1, 1, 1], 100, &[&[0, 1, 2], &[3]]);
-        check(&[11, 1], 100, &[&[0], &[1]]);
-        check(&[1, 11], 100, &[&[0], &[1]]);
-        check(&[5, 5], 5, &[&[0], &[1]]);
-        check(&[6, 1], 5, &[&[], &[]]);
+        check(&[4, 4, 4], &[&[0, 1], &[2], &[]]);
+        check(&[1, 1, 1, 1], &[&[0, 1, 2], &[3]]);
+        check(&[11, 1], &[&[0], &[1]]);
+        check(&[1, 11], &[&[0], &[1]]);
+        check(&[5, 5, 5], &[&[0, 1], &[2]]);
     }
 
     #[test]

@@ -37,6 +37,12 @@ impl Slab {
         Some(SlabRange { slab: Arc::clone(self), offset, n_bytes })
     }
 
+    /// Whether ranges of these sizes fit at the same time into the empty slab.
+    pub fn could_hold(&self, sizes: impl IntoIterator<Item = usize>) -> bool {
+        let n_bytes: usize = sizes.into_iter().map(padded).sum();
+        n_bytes <= self.arena.n_bytes() / ALIGNMENT * ALIGNMENT
+    }
+
     /// Bytes in ranges that have not been dropped, padding included.
     pub fn n_bytes_used(&self) -> usize {
         self.lock().n_bytes_used

@@ -1,12 +1,17 @@
-//! One worker for each role: an engine of its own, over the same weights.
+//! One worker for each role: an engine of its own, over the same weights; what it says when it has
+//! begun, and how it ends.
 
 use crate::model::LoadedModel;
+use crate::observe;
 use crate::sizes::engine_config;
-use config::Role;
+use crate::text_only::without_media;
 use config::worker::{Modality, WorkerConfig};
+use config::{Place, Role};
 use engine::EngineConfig;
 use planes::Planes;
 use std::sync::Arc;
+use std::time::Duration;
+use telemetry::Telemetry;
 use types::Result;
 use types::stage::{Stage, Stages};
 use worker::{MediaPolicy, Worker, WorkerParts};
@@ -14,20 +19,20 @@ use worker::{MediaPolicy, Worker, WorkerParts};
 /// Blocks of an engine that never holds KV.
 const N_BLOCKS_WITHOUT_KV: usize = 1;
 
-/// Starts a worker in `role`. Errors: impossible sizes, no memory, or a plane refused.
+/// Starts a worker in its place. Errors: impossible sizes, no memory, or a plane refused.
 pub(crate) async fn start(
     planes: &Planes,
     model: &LoadedModel,
     config: &WorkerConfig,
-    role: Role,
+    place: &Place,
 ) -> Result<Worker> {
     let description = &model.description;
-    let sizes = sizes_of_role(engine_config(config, &description.spec)?, role);
+    let sizes = sizes_of_role(engine_config(config, &description.spec)?, place.role);
     let mut card = description.card.clone();
     card.max_seq_len = sizes.scheduler.max_seq_len as u32;
-    let placeholders = match config.modality {
-        Modality::Text => Vec::new(),
-        Modality::Multimodal => description.spec.placeholders.clone(),
+    let (card, placeholders) = match config.modality {
+        Modality::Text => (without_media(card)?, Vec::new()),
+        Modality::Multimodal => (card, description.spec.placeholders.clone()),
     };
     Worker::start(WorkerParts {
         planes: planes.clone(),
@@ -36,18 +41,51 @@ pub(crate) async fn start(
         placeholders,
         card,
         model: config.served_model_name.clone(),
-        stages: stages(role),
-        namespace: config.namespace.clone(),
+        stages: stages(place),
+        namespace: place.endpoint.namespace.clone(),
         media: media_policy(config),
+        kv_transfer_deadline: config.kv_transfer_timeout,
     })
     .await
 }
 
-/// A prefill worker has the tower as well, for when no encoder is there.
-fn stages(role: Role) -> Stages {
-    match role {
+/// Shows a worker in the metrics from now on.
+pub(crate) fn observe(telemetry: &Telemetry, config: &WorkerConfig, role: Role, worker: &Worker) {
+    observe::observe(telemetry, role, config.engine.max_batch_size, worker.view());
+}
+
+/// Says in the log what has begun.
+pub(crate) fn announce(config: &WorkerConfig, role: Role, worker: &Worker) {
+    let view = worker.view();
+    let n_blocks = view.engine().stats().scheduler.blocks.total();
+    tracing::info!(
+        "{} worker of {} is ready at {}, serves its memory at [{}], and has {n_blocks} KV blocks \
+         of {} tokens",
+        role.name(),
+        config.served_model_name,
+        view.address().0,
+        view.transports().join(", "),
+        config.engine.kv_cache.tokens_per_block,
+    );
+}
+
+/// Has a worker leave the cluster and finish what it has begun, up to the deadline.
+pub(crate) async fn drain(worker: &mut Worker, deadline: Duration) {
+    if !worker.drain(deadline).await {
+        tracing::warn!(
+            "{} calls are broken off, because --drain-timeout-s is over",
+            worker.view().n_calls()
+        );
+    }
+}
+
+/// A prefill worker has the tower as well, for when no encoder is there; told who encodes for it,
+/// it has none.
+fn stages(place: &Place) -> Stages {
+    match place.role {
         Role::Aggregated => Stages::ALL,
         Role::Encode => Stages::of(&[Stage::Encode]),
+        Role::Prefill if place.encode_endpoint.is_some() => Stages::of(&[Stage::Prefill]),
         Role::Prefill => Stages::of(&[Stage::Encode, Stage::Prefill]),
         Role::Decode => Stages::of(&[Stage::Decode]),
     }
@@ -68,5 +106,6 @@ fn media_policy(config: &WorkerConfig) -> MediaPolicy {
         allowed_local_path: config.allowed_local_media_path.clone(),
         limits: media::Limits { max_bytes, ..media::Limits::default() },
         n_decoders: n_cores,
+        n_bytes_held_max: config.media_bytes_held_max,
     }
 }

@@ -31,6 +31,9 @@ pub fn decode_request(bytes: Bytes) -> Result<Request> {
         Body::Run(run) => Request::Run(Box::new(self::run(run)?)),
         Body::AwaitRows(wait) => Request::AwaitRows(ticket(need(wait.ticket, "ticket")?)?),
         Body::FetchCard(_) => Request::FetchCard,
+        Body::Reserve(proto::Reserve { n_tokens, n_choices }) => {
+            Request::Reserve { n_tokens, n_choices }
+        }
     })
 }
 
@@ -54,6 +57,7 @@ pub fn decode_reply(bytes: Bytes) -> Result<Reply> {
             Reply::Finished { choice: finished.choice, reason: finish_reason(finished.reason)? }
         }
         Body::Handoff(handoff) => Reply::Handoff(kv_handoff(handoff)?),
+        Body::Reserved(_) => Reply::Reserved,
         Body::Pulled(_) => Reply::Pulled,
         Body::Preempted(preempted) => Reply::Preempted { choice: preempted.choice },
         Body::Rows(rows) => Reply::Rows {

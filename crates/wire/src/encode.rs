@@ -20,6 +20,9 @@ pub fn encode_request(request: &Request) -> Bytes {
             Body::AwaitRows(proto::AwaitRows { ticket: Some(self::ticket(ticket)) })
         }
         Request::FetchCard => Body::FetchCard(proto::FetchCard {}),
+        &Request::Reserve { n_tokens, n_choices } => {
+            Body::Reserve(proto::Reserve { n_tokens, n_choices })
+        }
     };
     proto::Request { version: VERSION, body: Some(body) }.encode_to_vec().into()
 }
@@ -42,6 +45,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             Body::Finished(proto::Finished { choice, reason: finish_reason(reason) })
         }
         Reply::Handoff(handoff) => Body::Handoff(kv_handoff(handoff)),
+        Reply::Reserved => Body::Reserved(proto::Reserved {}),
         Reply::Pulled => Body::Pulled(proto::Pulled {}),
         &Reply::Preempted { choice } => Body::Preempted(proto::Preempted { choice }),
         Reply::Rows { handle, n_bytes } => {

@@ -19,6 +19,14 @@ pub enum Request {
     AwaitRows(Ticket),
     /// Send the model card.
     FetchCard,
+    /// Promise room for a prompt that prefill is going to compute, for as long as the caller keeps
+    /// the stream of replies.
+    Reserve {
+        /// Tokens of the expanded prompt.
+        n_tokens: u32,
+        /// Choices that will go on from it.
+        n_choices: u32,
+    },
 }
 
 /// Run consecutive stages of one request on the instance called.
@@ -149,6 +157,8 @@ pub enum Reply {
     },
     /// Prefill is done; the KV blocks are leased for as long as the stream is kept.
     Handoff(KvHandoff),
+    /// Room is promised.
+    Reserved,
     /// The KV blocks have arrived at decode.
     Pulled,
     /// Decode gave up a choice for lack of blocks.

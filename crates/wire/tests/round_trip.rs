@@ -90,7 +90,12 @@ fn requests() -> Vec<Request> {
         n_answered: 1,
         kv: Some(handoff()),
     };
-    vec![Request::Run(Box::new(run)), Request::AwaitRows(ticket()), Request::FetchCard]
+    vec![
+        Request::Run(Box::new(run)),
+        Request::AwaitRows(ticket()),
+        Request::FetchCard,
+        Request::Reserve { n_tokens: 1000, n_choices: 3 },
+    ]
 }
 
 fn replies() -> Vec<Reply> {
@@ -106,6 +111,7 @@ fn replies() -> Vec<Reply> {
         Reply::Finished { choice: 0, reason: FinishReason::Stop },
         Reply::Finished { choice: 0, reason: FinishReason::Length },
         Reply::Handoff(handoff()),
+        Reply::Reserved,
         Reply::Pulled,
         Reply::Preempted { choice: 7 },
         Reply::Rows { handle: handle(), n_bytes: 4096 },

@@ -2,11 +2,13 @@
 //! prefill stage of the same call.
 
 use crate::media_items::{Described, describe};
+use crate::media_memory::MediaHold;
 use crate::rows::{Promise, RowsResult};
 use crate::sequence::AbortOnDrop;
-use crate::worker::{LEASE_TIME, Shared};
+use crate::worker::{LEASE_TIME, ROWS_DEADLINE, Shared};
 use engine::EncodeJob;
-use futures::future::{self, try_join_all};
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
 use planes::{LeasedMemory, Region, RemoteHandle, ReplySender, random};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +17,15 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{Instrument, info_span};
 use types::{Error, ErrorKind, RequestId, Result};
-use wire::message::{Item, Reply, Run, Ticket};
+use wire::message::{Item, Medium, Reply, Run, Ticket};
+
+/// What the work on one medium has come to.
+enum Done {
+    /// Its bytes and header are there.
+    Described(u32, Described),
+    /// Its rows are there or have failed; whoever asks learns it.
+    Delivered(Promise),
+}
 
 /// Encodes the media of a request for peers: describes each as soon as it can, and keeps the rows
 /// for as long as the caller keeps the stream.
@@ -23,46 +33,81 @@ pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Rep
     // An id of this call's own: a request that comes again must not meet its former self.
     let id = random::request_id();
     let _abort = AbortOnDrop::request(&shared.engine, id);
-    let described = try_join_all(run.media.iter().map(|medium| describe(shared, medium))).await?;
-    let mut work = Vec::new();
-    for (item_idx, medium) in (0..).zip(described) {
-        let promise = shared.rows.promise(id, item_idx);
-        let rows = Some(ticket(shared, &promise, id, item_idx));
-        let item = Item { item: medium.item.clone(), rows };
-        replies.send(Reply::Described { item_idx, item }).await?;
-        work.push(deliver(shared, medium, (id, item_idx), promise));
+    let held = hold_media(shared, &run.media).await?;
+    let look_at = |(item_idx, medium)| look_at(shared, item_idx, medium, Arc::clone(&held));
+    let mut work: FuturesUnordered<BoxFuture<'_, Result<Done>>> =
+        (0..).zip(&run.media).map(look_at).collect();
+    drop(held);
+    let mut kept = Vec::new();
+    while let Some(done) = work.next().await {
+        match done? {
+            Done::Described(item_idx, medium) => {
+                let promise = shared.rows.promise(id, item_idx);
+                let rows = Some(ticket(shared, &promise, id, item_idx));
+                let item = Item { item: medium.item.clone(), rows };
+                replies.send(Reply::Described { item_idx, item }).await?;
+                work.push(deliver(shared, medium, (id, item_idx), promise).boxed());
+            }
+            Done::Delivered(promise) => kept.push(promise),
+        }
     }
-    let kept = future::join_all(work).await;
     // The caller ends the stream when it has what it wants; nobody keeps rows for ever.
-    let _ = timeout(LEASE_TIME, future::pending::<()>()).await;
-    drop(kept);
+    let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
     Err(Error::new(ErrorKind::Timeout, "nobody came for the rows"))
+}
+
+fn look_at<'a>(
+    shared: &'a Shared,
+    item_idx: u32,
+    medium: &'a Medium,
+    held: MediaHold,
+) -> BoxFuture<'a, Result<Done>> {
+    async move { Ok(Done::Described(item_idx, describe(shared, medium, held).await?)) }.boxed()
+}
+
+/// Memory for the encoded bytes of these media.
+pub(crate) async fn hold_media(shared: &Shared, media: &[Medium]) -> Result<MediaHold> {
+    shared.media_memory.hold(media, shared.media.limits.max_bytes as u64).await
 }
 
 fn ticket(shared: &Shared, promise: &Promise, request: RequestId, item_idx: u32) -> Ticket {
     Ticket { owner: shared.address.clone(), request, item_idx, secret: promise.secret }
 }
 
-/// Encodes one medium and tells whoever waits for it; gives the promise back, to be kept.
+/// Encodes one medium and tells whoever asks for it; gives the promise back, to be kept.
 async fn deliver(
     shared: &Shared,
     medium: Described,
     (id, item_idx): (RequestId, u32),
     promise: Promise,
-) -> Promise {
-    promise.keep(encode(shared, medium, (id, item_idx)).await);
-    promise
+) -> Result<Done> {
+    let n_bytes = medium.n_row_bytes(shared);
+    let rows = match shared.room.ahead(n_bytes) {
+        Some(rows) => Ok(rows),
+        // Memory is scarce: it goes to rows that somebody has room for already.
+        None => {
+            promise.wanted().await;
+            let rows = shared.room.all(&[n_bytes], ROWS_DEADLINE).await;
+            rows.and_then(|mut rows| rows.pop().ok_or_else(|| Error::internal("no range")))
+        }
+    };
+    promise.keep(match rows {
+        Ok(rows) => encode(shared, medium, (id, item_idx), rows).await,
+        Err(failure) => Err(failure),
+    });
+    Ok(Done::Delivered(promise))
 }
 
-/// Prepares and encodes one medium for the call `id`, whose end takes the job back.
+/// Prepares and encodes one medium into `rows` for the call `id`, whose end takes the job back.
 pub(crate) async fn encode(
     shared: &Shared,
     medium: Described,
     (id, item_idx): (RequestId, u32),
+    rows: SlabRange,
 ) -> RowsResult {
     let media = medium.prepare(shared).await?;
     let (sender, receiver) = oneshot::channel();
-    let job = EncodeJob { id, item_idx: item_idx as usize, media };
+    let job = EncodeJob { id, item_idx: item_idx as usize, media, rows };
     // Whoever waited may have gone; then the rows are simply dropped.
     shared.engine.encode(job, Box::new(move |rows| drop(sender.send(rows))))?;
     let lost = |_| Error::internal("the engine dropped an encode job");
@@ -75,12 +120,12 @@ pub(crate) async fn lend_rows(
     ticket: &Ticket,
     replies: &mut ReplySender<Reply>,
 ) -> Result<()> {
-    let rows = shared.rows.wait(ticket).await?;
+    let rows = shared.rows.take(ticket).await?;
     let n_bytes = rows.n_bytes();
     let handle = lend(shared, LeasedMemory { regions: vec![region(&rows)], keep: Box::new(rows) })?;
     let _lease = ReleaseOnDrop { shared, handle: handle.clone() };
     replies.send(Reply::Rows { handle, n_bytes }).await?;
-    let _ = timeout(LEASE_TIME, future::pending::<()>()).await;
+    let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
     Ok(())
 }
 

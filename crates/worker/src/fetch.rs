@@ -87,7 +87,12 @@ mod tests {
         let check =
             |folder: Option<&Path>, path: &str, expect: std::result::Result<&[u8], ErrorKind>| {
                 let allowed_local_path = folder.map(Path::to_path_buf);
-                let policy = MediaPolicy { allowed_local_path, limits, n_decoders: 1 };
+                let policy = MediaPolicy {
+                    allowed_local_path,
+                    limits,
+                    n_decoders: 1,
+                    n_bytes_held_max: 1 << 20,
+                };
                 let found = read_file(&root.join(path), &policy).map_err(|failure| failure.kind);
                 assert_eq!(found.as_deref(), expect.as_ref().copied(), "{path}");
             };

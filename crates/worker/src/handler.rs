@@ -1,13 +1,14 @@
 //! What a worker does with a call: run stages, wait for rows, or send its card.
 
-use crate::worker::Shared;
+use crate::worker::{LEASE_TIME, Shared};
 use crate::{decode, encode, prefill};
 use bytes::Bytes;
 use futures::StreamExt;
 use planes::{Call, Handler, Replies, ReplySender, reply_stream};
 use std::sync::Arc;
+use tokio::time::timeout;
 use types::stage::{Stage, Stages};
-use types::{Error, Result};
+use types::{Error, ErrorKind, Result};
 use wire::message::{Reply, Request, Run};
 
 /// A piece of a card, in bytes; well under the limit of a message.
@@ -18,7 +19,11 @@ pub(crate) struct WorkerHandler(pub(crate) Arc<Shared>);
 impl Handler for WorkerHandler {
     fn handle(&self, call: Call) -> Replies {
         let shared = Arc::clone(&self.0);
-        let replies = reply_stream(move |replies| answer(shared, call.body, replies));
+        let running = shared.calls.begin();
+        let replies = reply_stream(move |replies| async move {
+            let _running = running;
+            answer(shared, call.body, replies).await
+        });
         replies.map(|reply| reply.map(|reply| wire::encode_reply(&reply))).boxed()
     }
 }
@@ -28,7 +33,23 @@ async fn answer(shared: Arc<Shared>, body: Bytes, mut replies: ReplySender<Reply
         Request::Run(run) => run_stages(&shared, *run, &mut replies).await,
         Request::AwaitRows(ticket) => encode::lend_rows(&shared, &ticket, &mut replies).await,
         Request::FetchCard => send_card(&shared, &mut replies).await,
+        Request::Reserve { n_tokens, n_choices } => {
+            reserve(&shared, n_tokens as usize, n_choices as usize, &mut replies).await
+        }
     }
+}
+
+/// Promises room for a prompt for as long as the caller keeps the stream.
+async fn reserve(
+    shared: &Shared,
+    n_tokens: usize,
+    n_choices: usize,
+    replies: &mut ReplySender<Reply>,
+) -> Result<()> {
+    let _credit = shared.credits.promise(&shared.engine, n_tokens, n_choices).await?;
+    replies.send(Reply::Reserved).await?;
+    let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
+    Err(Error::new(ErrorKind::Timeout, "nobody used the promised room"))
 }
 
 async fn run_stages(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {

@@ -4,13 +4,19 @@
 //!
 //! Must not know any concrete plane, HTTP, or how requests are routed.
 
+mod calls;
+mod credit;
 mod decode;
 mod encode;
 mod fetch;
 mod handler;
 mod media_items;
+mod media_memory;
+mod peers;
 mod prefill;
+mod presence;
 mod pull;
+mod room;
 mod rows;
 mod sequence;
 mod worker;

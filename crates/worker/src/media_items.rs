@@ -1,6 +1,7 @@
 //! From encoded bytes to a described medium (digest, grid, number of rows), and on to tower input.
 
 use crate::fetch::fetch;
+use crate::media_memory::MediaHold;
 use crate::worker::Shared;
 use bytes::Bytes;
 use models::{MediaPlan, PreparedMedia};
@@ -18,16 +19,27 @@ pub(crate) struct Described {
     bytes: Bytes,
     options: String,
     param: String,
+    /// Memory that the encoded bytes take.
+    _held: MediaHold,
 }
 
 /// Fetches a medium and reads its header. Errors name the request field.
-pub(crate) async fn describe(shared: &Shared, medium: &Medium) -> Result<Described> {
+pub(crate) async fn describe(
+    shared: &Shared,
+    medium: &Medium,
+    held: MediaHold,
+) -> Result<Described> {
     let bytes = fetch(shared, medium).await?;
-    let described = describe_bytes(shared, medium, bytes);
+    let described = describe_bytes(shared, medium, bytes, held);
     described.map_err(|failure| failure.at(&medium.param))
 }
 
-fn describe_bytes(shared: &Shared, medium: &Medium, bytes: Bytes) -> Result<Described> {
+fn describe_bytes(
+    shared: &Shared,
+    medium: &Medium,
+    bytes: Bytes,
+    held: MediaHold,
+) -> Result<Described> {
     if medium.kind != MediaKind::Image {
         let message = "this model takes pictures only";
         return Err(Error::new(ErrorKind::UnsupportedMedia, message));
@@ -41,7 +53,12 @@ fn describe_bytes(shared: &Shared, medium: &Medium, bytes: Bytes) -> Result<Desc
         n_tokens: plan.n_tokens,
     };
     let (options, param) = (medium.processor_options.clone(), medium.param.clone());
-    Ok(Described { item, plan, bytes, options, param })
+    Ok(Described { item, plan, bytes, options, param, _held: held })
+}
+
+/// Size of an item's rows in embedding memory, in bytes.
+pub(crate) fn n_row_bytes(shared: &Shared, item: &MediaItem) -> usize {
+    item.n_tokens as usize * shared.engine.n_row_bytes()
 }
 
 /// Identity of the rows: encoded bytes and everything that changes what is made of them.
@@ -56,6 +73,11 @@ fn digest(shared: &Shared, medium: &Medium, bytes: &[u8]) -> Digest {
 }
 
 impl Described {
+    /// Size of its rows in embedding memory, in bytes.
+    pub(crate) fn n_row_bytes(&self, shared: &Shared) -> usize {
+        n_row_bytes(shared, &self.item)
+    }
+
     /// Decodes and resizes, beside the async threads. Errors name the request field.
     pub(crate) async fn prepare(self, shared: &Shared) -> Result<PreparedMedia> {
         let broke_off = |_| Error::internal("preparing a medium broke off");

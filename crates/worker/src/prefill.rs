@@ -1,16 +1,17 @@
 //! The prefill stage: the prompt's forward pass and the first token; with encode before it when the
 //! call asks for that, and with decode behind it when the call does not end there.
 
-use crate::encode::{ReleaseOnDrop, encode, lend};
-use crate::media_items::{Described, describe};
+use crate::encode::{ReleaseOnDrop, encode, hold_media, lend};
+use crate::media_items::{Described, describe, n_row_bytes};
 use crate::pull;
 use crate::sequence::{AbortOnDrop, Choices, Events, events, expand_prompt};
-use crate::worker::{LEASE_TIME, Shared};
+use crate::worker::{LEASE_TIME, ROWS_DEADLINE, Shared};
 use engine::{Engine, SeqEvent, SeqRequest, Until};
 use futures::future::{self, BoxFuture, try_join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use planes::{LeasedMemory, ReplySender, random};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tensor::SlabRange;
 use tokio::time::timeout;
@@ -40,7 +41,8 @@ pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Rep
     let (sink, mut events) = events();
     let abort = AbortOnDrop::request(&shared.engine, id);
     shared.engine.submit(request, sink)?;
-    let work = Work { shared, id, sources: sources.into_iter().map(Some).collect() };
+    let sizes = items.iter().map(|item| n_row_bytes(shared, item)).collect();
+    let work = Work { shared, id, sizes, sources: sources.into_iter().map(Some).collect() };
     let exported = follow(work, &run, (n_prompt, &mut events), replies);
     let Some(exported) = exported.instrument(info_span!("prefill.run")).await? else {
         return Ok(());
@@ -64,7 +66,9 @@ async fn media(
         let sources = run.items.iter().map(there).collect::<Result<_>>()?;
         return Ok((run.items.iter().map(|item| item.item.clone()).collect(), sources));
     }
-    let described = try_join_all(run.media.iter().map(|medium| describe(shared, medium))).await?;
+    let held = hold_media(shared, &run.media).await?;
+    let describe = |medium| describe(shared, medium, Arc::clone(&held));
+    let described = try_join_all(run.media.iter().map(describe)).await?;
     let items: Vec<MediaItem> = described.iter().map(|medium| medium.item.clone()).collect();
     if !run.stages.has(Stage::Decode) {
         for (item_idx, item) in (0..).zip(&items) {
@@ -105,23 +109,47 @@ pub(crate) fn block_root(shared: &Shared, cache_salt: &str) -> BlockKey {
 struct Work<'a> {
     shared: &'a Shared,
     id: RequestId,
+    /// Bytes of the rows of each item.
+    sizes: Vec<usize>,
     sources: Vec<Option<RowsSource>>,
 }
 
-type Supply<'a> = BoxFuture<'a, Result<(usize, Arc<SlabRange>)>>;
+/// A step on the way of rows into the engine.
+enum Supplied {
+    /// Memory for the rows of all items that are needed, by index.
+    Room(HashMap<usize, SlabRange>),
+    /// The rows of an item.
+    Rows(usize, Arc<SlabRange>),
+}
+
+type Supply<'a> = BoxFuture<'a, Result<Supplied>>;
 
 impl<'a> Work<'a> {
+    /// Waits for memory for the rows of all these items at once.
+    fn find_room(&self, needed: Vec<usize>) -> Supply<'a> {
+        let shared = self.shared;
+        let sizes: Vec<usize> =
+            needed.iter().filter_map(|&idx| self.sizes.get(idx).copied()).collect();
+        async move {
+            let ranges = shared.room.all(&sizes, ROWS_DEADLINE).await?;
+            Ok(Supplied::Room(needed.into_iter().zip(ranges).collect()))
+        }
+        .boxed()
+    }
+
     /// Begins to get the rows of the item at `item_idx`.
-    fn supply(&mut self, item_idx: usize) -> Result<Supply<'a>> {
+    fn supply(&mut self, item_idx: usize, into: SlabRange) -> Result<Supply<'a>> {
         let source = self.sources.get_mut(item_idx).and_then(Option::take);
         let source = source.ok_or_else(|| Error::internal("rows were needed twice"))?;
         let (shared, id) = (self.shared, self.id);
         Ok(async move {
             let rows = match source {
-                RowsSource::Here(medium) => encode(shared, medium, (id, item_idx as u32)).await?,
-                RowsSource::There(ticket) => pull::rows(shared, &ticket).await?,
+                RowsSource::Here(medium) => {
+                    encode(shared, medium, (id, item_idx as u32), into).await?
+                }
+                RowsSource::There(ticket) => pull::rows(shared, &ticket, into).await?,
             };
-            Ok((item_idx, rows))
+            Ok(Supplied::Rows(item_idx, rows))
         }
         .boxed())
     }
@@ -153,15 +181,23 @@ async fn follow(
         let event = tokio::select! {
             event = events.next() => event?,
             Some(supplied) = supplies.next() => {
-                let (item_idx, rows): (usize, Arc<SlabRange>) = supplied?;
-                work.engine().supply(work.id, item_idx, rows);
+                match supplied? {
+                    Supplied::Room(ranges) => {
+                        for (item_idx, range) in ranges {
+                            supplies.push(work.supply(item_idx, range)?);
+                        }
+                    }
+                    Supplied::Rows(item_idx, rows) => {
+                        work.engine().supply(work.id, item_idx, rows);
+                    }
+                }
                 continue;
             }
         };
         match event {
             SeqEvent::Pinned { cached_tokens, needed_items } => {
-                for item_idx in needed_items {
-                    supplies.push(work.supply(item_idx)?);
+                if !needed_items.is_empty() {
+                    supplies.push(work.find_room(needed_items));
                 }
                 let prompt_tokens = n_prompt as u32;
                 replies.send(Reply::Admitted { prompt_tokens, cached_tokens }).await?;

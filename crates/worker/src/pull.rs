@@ -2,35 +2,41 @@
 
 use crate::sequence::AbortOnDrop;
 use crate::worker::{ROWS_DEADLINE, Shared};
-
 use futures::StreamExt;
 use planes::{Call, Destination, Region, RemoteHandle, Source};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tensor::{KvPool, SlabRange};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{Instrument, info_span};
 use types::{Error, ErrorKind, Result};
 use wire::message::{Reply, Request, Ticket};
 
-/// How often to look for room in the slab; a range is freed when some prompt's last chunk ends.
-const ROOM_POLL: Duration = Duration::from_millis(2);
+/// A long prompt's blocks get time for their size beside the deadline, at this rate.
+const SLOWEST_BYTES_PER_S: f64 = 20e6;
 
-/// The rows of a ticket, waited for and copied into this worker's slab.
-pub(crate) async fn rows(shared: &Shared, ticket: &Ticket) -> Result<Arc<SlabRange>> {
+/// The rows of a ticket, waited for and copied into `into`.
+pub(crate) async fn rows(
+    shared: &Shared,
+    ticket: &Ticket,
+    into: SlabRange,
+) -> Result<Arc<SlabRange>> {
     let late = |_| Error::new(ErrorKind::Timeout, "the embedding rows did not come in time");
-    let pull = pull_rows(shared, ticket).instrument(info_span!("prefill.pull"));
+    let pull = pull_rows(shared, ticket, into).instrument(info_span!("prefill.pull"));
     timeout(ROWS_DEADLINE, pull).await.map_err(late)?
 }
 
-async fn pull_rows(shared: &Shared, ticket: &Ticket) -> Result<Arc<SlabRange>> {
+async fn pull_rows(shared: &Shared, ticket: &Ticket, into: SlabRange) -> Result<Arc<SlabRange>> {
     let body = wire::encode_request(&Request::AwaitRows(ticket.clone()));
     let call = Call { deadline: ROWS_DEADLINE, trace: String::new(), body };
     let mut replies = shared.planes.messaging.call(&ticket.owner, call);
     let ended = || Error::new(ErrorKind::PeerLost, "the encoder did not answer");
     let reply = wire::decode_reply(replies.next().await.ok_or_else(ended)??)?;
     let Reply::Rows { handle, n_bytes } = reply else { return Err(ended()) };
-    let into = room(shared, n_bytes).await?;
+    if n_bytes != into.n_bytes() {
+        let message = format!("{n_bytes} bytes of rows came, {} were planned", into.n_bytes());
+        return Err(Error::internal(message));
+    }
     // SAFETY: the range lies in its arena and is moved beside the region.
     let region = unsafe { Region::new(into.slab().arena().base().add(into.offset()), n_bytes) };
     let into = Destination { regions: vec![region], keep: Box::new(into) };
@@ -40,19 +46,6 @@ async fn pull_rows(shared: &Shared, ticket: &Ticket) -> Result<Arc<SlabRange>> {
     drop(replies);
     let range = read.keep.downcast::<SlabRange>();
     range.map(|range| Arc::new(*range)).map_err(|_| Error::internal("a read lost its memory"))
-}
-
-async fn room(shared: &Shared, n_bytes: usize) -> Result<SlabRange> {
-    let give_up = Instant::now() + ROWS_DEADLINE;
-    loop {
-        if let Some(range) = shared.engine.embeddings().alloc(n_bytes) {
-            return Ok(range);
-        }
-        if Instant::now() >= give_up {
-            return Err(Error::new(ErrorKind::Overloaded, "no room for the embedding rows"));
-        }
-        sleep(ROOM_POLL).await;
-    }
 }
 
 /// Copies KV blocks (index in the prompt, local block) into this worker's pool.
@@ -71,7 +64,11 @@ pub(crate) async fn blocks(
     let regions = missing.iter().map(|&(_, block)| block_region(kv, block)).collect();
     let into = Destination { regions, keep: Box::new(guard) };
     let read = shared.planes.transport.read(from, sources, into);
-    let read = read.instrument(info_span!("decode.pull")).await?;
+    let n_bytes = missing.len() * kv.layout.block_bytes();
+    let for_bytes = Duration::from_secs_f64(n_bytes as f64 / SLOWEST_BYTES_PER_S);
+    let read = timeout(shared.kv_transfer_deadline + for_bytes, read);
+    let late = |_| Error::new(ErrorKind::Timeout, "the KV blocks did not come in time");
+    let read = read.instrument(info_span!("decode.pull")).await.map_err(late)??;
     let guard = read.keep.downcast::<AbortOnDrop>();
     guard.map(|guard| *guard).map_err(|_| Error::internal("a read lost its blocks"))
 }

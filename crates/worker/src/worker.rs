@@ -1,7 +1,13 @@
 //! [`Worker`]: an engine made reachable: served, registered, and withdrawn again when dropped.
 
+use crate::calls::Calls;
+use crate::credit::Credits;
 use crate::handler::WorkerHandler;
+use crate::media_memory::MediaMemory;
+use crate::peers::connect_to_all;
 use crate::prefill::layout;
+use crate::presence::Presence;
+use crate::room::Room;
 use crate::rows::RowsTable;
 use engine::Engine;
 use models::Processor;
@@ -10,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use types::card::ModelCard;
 use types::content::Digest;
 use types::prompt::Placeholder;
@@ -31,6 +38,8 @@ pub struct MediaPolicy {
     pub limits: media::Limits,
     /// Pictures decoded at a time.
     pub n_decoders: usize,
+    /// Bytes of encoded media held at once.
+    pub n_bytes_held_max: u64,
 }
 
 /// What a worker is made of.
@@ -53,15 +62,18 @@ pub struct WorkerParts {
     pub namespace: String,
     /// Which media it reads.
     pub media: MediaPolicy,
+    /// Longest time to read the KV blocks of one prompt.
+    pub kv_transfer_deadline: Duration,
 }
 
 /// A worker that is there for others until this is dropped.
 pub struct Worker {
     // Dropped in this order: first nobody finds it, then nobody reaches it.
-    _registered: Withdraw,
+    presence: Option<Presence>,
     _answered: Withdraw,
     _lent: Withdraw,
     _reaper: Reaper,
+    connecting: JoinHandle<()>,
     shared: Arc<Shared>,
 }
 
@@ -77,6 +89,11 @@ pub(crate) struct Shared {
     pub(crate) transports: Vec<String>,
     pub(crate) leases: Arc<LeaseTable>,
     pub(crate) rows: RowsTable,
+    pub(crate) room: Room,
+    pub(crate) credits: Credits,
+    pub(crate) media_memory: MediaMemory,
+    pub(crate) calls: Calls,
+    pub(crate) kv_transfer_deadline: Duration,
     pub(crate) media: MediaPolicy,
     pub(crate) decoders: Semaphore,
 }
@@ -92,6 +109,7 @@ impl Worker {
         let card_digest = parts.card.digest();
         let shared = Arc::new(Shared {
             planes: parts.planes.clone(),
+            room: Room::new(Arc::clone(parts.engine.embeddings())),
             engine: parts.engine,
             processor: parts.processor,
             placeholders: parts.placeholders,
@@ -101,6 +119,10 @@ impl Worker {
             transports: transports.clone(),
             leases,
             rows: RowsTable::default(),
+            credits: Credits::default(),
+            media_memory: MediaMemory::new(parts.media.n_bytes_held_max),
+            calls: Calls::default(),
+            kv_transfer_deadline: parts.kv_transfer_deadline,
             decoders: Semaphore::new(parts.media.n_decoders.max(1)),
             media: parts.media,
         });
@@ -116,19 +138,34 @@ impl Worker {
             transports,
             kv: has_kv.then(|| layout(&shared.engine)),
         };
-        let registered = parts.planes.discovery.register(instance).await?;
+        let presence = Presence::take(&shared, instance).await?;
+        let connecting = tokio::spawn(connect_to_all(Arc::downgrade(&shared), parts.stages));
         Ok(Self {
-            _registered: registered,
+            presence: Some(presence),
             _answered: answered,
             _lent: lent,
             _reaper: reaper,
+            connecting,
             shared,
         })
+    }
+
+    /// Leaves the membership and waits until the calls under way have ended, for `patience` at
+    /// most; false when some had not.
+    pub async fn drain(&mut self, patience: Duration) -> bool {
+        self.presence = None;
+        self.shared.calls.ended(patience).await
     }
 
     /// What may be seen of it from outside, for as long as anybody looks.
     pub fn view(&self) -> WorkerView {
         WorkerView(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.connecting.abort();
     }
 }
 
@@ -145,6 +182,26 @@ impl WorkerView {
     /// Leases that ended at their deadline so far.
     pub fn n_leases_expired(&self) -> u64 {
         self.0.leases.n_expired()
+    }
+
+    /// Calls that it is answering.
+    pub fn n_calls(&self) -> usize {
+        self.0.calls.n_running()
+    }
+
+    /// KV blocks promised to prompts that are on their way.
+    pub fn n_blocks_promised(&self) -> usize {
+        self.0.credits.n_promised()
+    }
+
+    /// Where its memory is served.
+    pub fn transports(&self) -> &[String] {
+        &self.0.transports
+    }
+
+    /// Where it takes calls.
+    pub fn address(&self) -> &Address {
+        &self.0.address
     }
 
     /// Media whose rows are kept for peers.

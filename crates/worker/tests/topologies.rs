@@ -139,7 +139,9 @@ async fn start(fixture: &Fixture, planes: &Planes, stages: Stages, n_blocks: usi
             allowed_local_path: None,
             limits: media::Limits::default(),
             n_decoders: 2,
+            n_bytes_held_max: 1 << 30,
         },
+        kv_transfer_deadline: Duration::from_secs(60),
     })
     .await
     .unwrap()

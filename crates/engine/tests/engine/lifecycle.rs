@@ -4,7 +4,7 @@ use crate::rig::{
     Answer, Ask, Note, PATIENCE, Part, Rig, Setup, ask, new_id, picture, record, root, sink, text,
 };
 use crate::toy::{FAILS, NOT_A_NUMBER, PANICS, Toy};
-use engine::{ImportRequest, SeqEvent, Until};
+use engine::{EncodeJob, ImportRequest, SeqEvent, Until};
 use models::Model;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -226,16 +226,16 @@ fn a_full_queue_refuses() {
 }
 
 #[test]
-fn rows_wait_for_memory() {
-    // A picture has six rows: one fits, two do not.
-    let rig = rig(Setup { embedding_rows: 10, ..Setup::default() });
-    let asks: Vec<Ask> = (0..6)
-        .map(|seed| ask(&rig.model, vec![Part::Picture(picture(seed, 4, 6)), text(1, 2)], 4))
-        .collect();
-    let answers = rig.ask_all(&asks);
-    assert!(answers.iter().all(|answer| answer.failed.is_none()), "{answers:?}");
-    let large = ask(&rig.model, vec![Part::Picture(picture(1, 8, 8)), text(1, 2)], 4);
-    assert_eq!(rig.ask(&large).failed.expect("refused").kind, ErrorKind::TooLarge);
+fn rows_of_a_picture_fit_their_memory_exactly() {
+    let rig = rig(Setup::default());
+    let (sender, notes) = channel();
+    let media = picture(1, 4, 6);
+    let rows = rig.engine.embeddings().alloc(rig.engine.n_row_bytes()).expect("memory");
+    let sink = move |rows| drop(sender.send(rows));
+    let job = EncodeJob { id: new_id(), item_idx: 0, media, rows };
+    rig.engine.encode(job, Box::new(sink)).expect("room");
+    let refused = notes.recv_timeout(PATIENCE).expect("an answer").expect_err("refused");
+    assert_eq!(refused.kind, ErrorKind::Internal);
     rig.wait_until_empty();
 }
 

@@ -238,7 +238,9 @@ impl Rig {
     ) {
         let sender = sender.clone();
         let sink = move |rows| drop(sender.send((idx, Note::Rows(item_idx, rows))));
-        let job = EncodeJob { id, item_idx, media };
+        let n_bytes = media.plan.n_tokens as usize * self.engine.n_row_bytes();
+        let rows = self.engine.embeddings().alloc(n_bytes).expect("embedding memory");
+        let job = EncodeJob { id, item_idx, media, rows };
         self.engine.encode(job, Box::new(sink)).expect("the mailbox has room");
     }
 

@@ -1,0 +1,223 @@
+//! The stages of one passage, each a conversation with a worker.
+
+use crate::attempt::Attempt;
+use crate::calls::{Conversation, Terms, is_lost, out_of_place};
+use crate::progress::{Progress, ended_too_soon};
+use crate::reserve::Reservation;
+use crate::route::{Route, Share};
+use crate::router::Shared;
+use futures::future::try_join_all;
+use planes::Instance;
+use std::time::Duration;
+use tracing::{Instrument, info_span};
+use types::stage::{Stage, Stages};
+use types::{Error, Result};
+use wire::message::{Item, KvHandoff, Reply, Request, Run};
+
+/// Why a passage through the stages did not come to its end.
+pub(crate) enum Failure {
+    /// A worker is gone; another may do its work.
+    Lost(Error),
+    /// Nobody else would do better.
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(failure: Error) -> Self {
+        Self::Other(failure)
+    }
+}
+
+/// What a stage yields.
+pub(crate) type Passed<T> = std::result::Result<T, Failure>;
+
+/// All that a stage needs to know of the passage it is part of.
+pub(crate) struct Passage<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) attempt: Attempt<'a>,
+    pub(crate) route: Route,
+}
+
+/// Media as their encoders described them, in prompt order; the encoders keep the rows for as long
+/// as they are listened to.
+#[derive(Default)]
+pub(crate) struct Encoded {
+    pub(crate) items: Vec<Item>,
+    pub(crate) conversations: Vec<Conversation>,
+}
+
+/// A prompt whose KV is leased for as long as prefill is listened to, and room for it at decode.
+pub(crate) struct Prefilled {
+    items: Vec<Item>,
+    handoff: KvHandoff,
+    conversation: Conversation,
+    reserved: Option<Reservation>,
+}
+
+impl Passage<'_> {
+    /// Has every encoder describe its share of the media.
+    pub(crate) async fn encode(&self) -> Passed<Encoded> {
+        let shares = try_join_all(self.route.encode.iter().map(|share| self.encode_share(share)));
+        let mut items: Vec<Option<Item>> = vec![None; self.attempt.request.media.len()];
+        let mut conversations = Vec::new();
+        for (described, conversation) in shares.await? {
+            for (medium_idx, item) in described {
+                items[medium_idx] = Some(item);
+            }
+            conversations.push(conversation);
+        }
+        Ok(Encoded { items: items.into_iter().flatten().collect(), conversations })
+    }
+
+    async fn encode_share(&self, share: &Share) -> Passed<(Vec<(usize, Item)>, Conversation)> {
+        let mut run = self.attempt.run(Stages::of(&[Stage::Encode]));
+        let lent = &self.attempt.lent.media;
+        run.media = share.media.iter().filter_map(|&idx| lent.get(idx).cloned()).collect();
+        let mut conversation = self.begin(&share.encoder, run);
+        let mut described = Vec::new();
+        while described.len() < share.media.len() {
+            let reply = conversation.next(self.attempt.time_left()).await;
+            match self.blame(&share.encoder, reply)? {
+                Some(Reply::Described { item_idx, item }) => {
+                    let medium_idx = share.media.get(item_idx as usize).copied();
+                    let unknown = || Error::internal("an encoder described another medium");
+                    described.push((medium_idx.ok_or_else(unknown)?, item));
+                }
+                Some(other) => return Err(out_of_place(&other).into()),
+                None => return Err(self.lost(&share.encoder, ended_too_soon())),
+            }
+        }
+        Ok((described, conversation))
+    }
+
+    /// Has room promised at decode before prefill begins. Where prefill encodes, the length of the
+    /// prompt is known only then, and room is asked for beside its work.
+    pub(crate) async fn reserve(&self, items: &[Item]) -> Passed<Option<Reservation>> {
+        let mut reserved = self.ask_for_room(items);
+        if let (Some(reservation), Some(decoder)) = (&mut reserved, &self.route.decode) {
+            let granted = reservation.granted(self.attempt.time_left());
+            let granted = granted.instrument(info_span!("reserve")).await;
+            self.blame(decoder, granted)?;
+        }
+        Ok(reserved)
+    }
+
+    fn ask_for_room(&self, items: &[Item]) -> Option<Reservation> {
+        let decoder = self.route.decode.as_ref()?;
+        let is_known = items.len() == self.attempt.request.media.len();
+        is_known.then(|| {
+            // Each medium's placeholder is in the prompt already.
+            let n_rows: u32 = items.iter().map(|item| item.item.n_tokens.saturating_sub(1)).sum();
+            let n_tokens = self.attempt.prompt.len() as u32 + n_rows;
+            let request = Request::Reserve { n_tokens, n_choices: self.attempt.sampling.n };
+            Reservation::ask(self.call(decoder, &request, self.attempt.time_left()))
+        })
+    }
+
+    /// Runs the prompt; gives the handoff to decode, or nothing when all choices have ended.
+    pub(crate) async fn prefill(
+        &self,
+        mut items: Vec<Item>,
+        mut reserved: Option<Reservation>,
+        progress: &mut Progress,
+    ) -> Passed<Option<Prefilled>> {
+        let worker = &self.route.prefill;
+        let stages = self.route.stages_at_prefill(!self.attempt.request.media.is_empty());
+        let run = Run { items: items.clone(), ..self.attempt.run(stages) };
+        let mut conversation = self.begin(worker, run);
+        loop {
+            let reply = conversation.next(self.patience(progress)).await;
+            match self.blame(worker, reply)? {
+                // It encodes as well, and describes the media in order.
+                Some(Reply::Described { item, .. }) => {
+                    items.push(item);
+                    reserved = reserved.or_else(|| self.ask_for_room(&items));
+                }
+                Some(Reply::Handoff(handoff)) => {
+                    return Ok(Some(Prefilled { items, handoff, conversation, reserved }));
+                }
+                Some(other) => relay(other, progress).await?,
+                None if progress.is_any_running() => {
+                    return Err(self.lost(worker, ended_too_soon()));
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Generates from the handoff; prefill is let go as soon as its blocks have arrived.
+    pub(crate) async fn decode(&self, prefilled: Prefilled, progress: &mut Progress) -> Passed<()> {
+        let no_decoder = || Error::internal("a worker handed over what nobody takes");
+        let worker = self.route.decode.as_ref().ok_or_else(no_decoder)?;
+        let Prefilled { items, handoff, conversation: lender, mut reserved } = prefilled;
+        if let Some(reservation) = &mut reserved {
+            let granted = reservation.granted(self.shared.config.idle_stream_deadline).await;
+            self.blame(worker, granted)?;
+        }
+        let without_rows = |item: Item| Item { rows: None, ..item };
+        let run = Run {
+            items: items.into_iter().map(without_rows).collect(),
+            kv: Some(handoff),
+            ..self.attempt.run(Stages::of(&[Stage::Decode]))
+        };
+        let deadline = self.shared.config.idle_stream_deadline;
+        let mut conversation = self.call(worker, &Request::Run(Box::new(run)), deadline);
+        let mut held = Some((lender, reserved));
+        loop {
+            let reply = conversation.next(deadline).await;
+            match self.blame(worker, reply)? {
+                Some(Reply::Pulled) => drop(held.take()),
+                Some(other) => relay(other, progress).await?,
+                None if progress.is_any_running() => {
+                    return Err(self.lost(worker, ended_too_soon()));
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn begin(&self, worker: &Instance, run: Run) -> Conversation {
+        self.call(worker, &Request::Run(Box::new(run)), self.attempt.time_left())
+    }
+
+    fn call(&self, worker: &Instance, request: &Request, deadline: Duration) -> Conversation {
+        let terms = Terms { deadline, trace: &self.attempt.request.trace };
+        let messaging = &*self.shared.planes.messaging;
+        Conversation::begin(messaging, &worker.address, request, terms)
+    }
+
+    /// How long to wait for a reply: until the first token's deadline, then the idle deadline.
+    fn patience(&self, progress: &Progress) -> Duration {
+        let idle = self.shared.config.idle_stream_deadline;
+        if progress.has_begun() { idle } else { self.attempt.time_left() }
+    }
+
+    /// A failed call to `worker`, remembered when the worker is gone.
+    fn blame<T>(&self, worker: &Instance, reply: Result<T>) -> Passed<T> {
+        reply.map_err(|failure| {
+            if is_lost(&failure) { self.lost(worker, failure) } else { Failure::Other(failure) }
+        })
+    }
+
+    fn lost(&self, worker: &Instance, failure: Error) -> Failure {
+        self.shared.members.suspect(worker.id);
+        Failure::Lost(failure)
+    }
+}
+
+async fn relay(reply: Reply, progress: &mut Progress) -> Result<()> {
+    match reply {
+        Reply::Admitted { prompt_tokens, cached_tokens } => {
+            progress.admit(prompt_tokens, cached_tokens).await
+        }
+        Reply::Tokens { choice, tokens } => progress.add(choice, tokens).await,
+        Reply::Finished { choice, reason } => progress.finish(choice, reason).await,
+        Reply::Preempted { choice } => progress.preempt(choice),
+        Reply::Described { .. }
+        | Reply::Handoff(_)
+        | Reply::Reserved
+        | Reply::Pulled
+        | Reply::Rows { .. }
+        | Reply::Card(_) => Err(out_of_place(&reply)),
+    }
+}
