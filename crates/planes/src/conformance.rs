@@ -8,10 +8,17 @@
 //! [`messaging_laws!`]: crate::messaging_laws
 //! [`transport_laws!`]: crate::transport_laws
 
+mod plot;
+mod stress;
+mod transport;
+
+pub use stress::*;
+pub use transport::*;
+
 use crate::messaging::{N_BODY_BYTES_MAX, Replies};
 use crate::{
-    Address, Call, Destination, Discovery, Handler, Instance, LeaseTable, LeasedMemory,
-    MembershipEvent, Messaging, Region, RemoteHandle, Source, Transport, random, reply_stream,
+    Address, Call, Discovery, Handler, Instance, MembershipEvent, Messaging, Transport, random,
+    reply_stream,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -22,7 +29,7 @@ use std::time::{Duration, Instant};
 use types::content::Digest;
 use types::kv::KvLayout;
 use types::stage::{Stage, Stages};
-use types::{Error, ErrorKind, Secret};
+use types::{Error, ErrorKind};
 
 /// An implementation of discovery under test, from both sides.
 pub struct DiscoverySubject {
@@ -73,6 +80,11 @@ macro_rules! discovery_laws {
             a_watch_starts_with_a_snapshot
             joining_and_leaving_are_seen
             every_field_of_an_instance_arrives
+            instances_come_and_go_one_by_one
+            a_snapshot_has_all_that_are_there
+            every_watch_is_told_the_same
+            a_dropped_watch_harms_no_other
+            an_id_may_come_back
         );
     };
 }
@@ -107,6 +119,14 @@ macro_rules! transport_laws {
             a_released_lease_brings_nothing
             a_source_outside_brings_nothing
             a_dropped_read_keeps_its_destination
+            several_sources_land_in_several_regions
+            a_big_read_brings_every_byte
+            a_hundred_reads_at_once
+            a_lease_released_under_a_read_gives_right_bytes_or_none
+            a_read_dropped_at_any_moment_writes_no_more
+            a_read_needs_one_region_for_each_source
+            a_read_of_nothing_succeeds
+            a_thousand_transfers_of_all_kinds
         );
     };
 }
@@ -201,6 +221,81 @@ pub async fn every_field_of_an_instance_arrives(subject: DiscoverySubject) {
     };
     let _lease = subject.near.register(odd.clone()).await.unwrap();
     assert_eq!(next_event(&subject, &mut watch).await, MembershipEvent::Joined(odd));
+}
+
+/// Of several instances each is told in its turn, and those that stay are not told again.
+pub async fn instances_come_and_go_one_by_one(subject: DiscoverySubject) {
+    let mut watch = subject.far.watch();
+    assert_eq!(next_event(&subject, &mut watch).await, MembershipEvent::Snapshot(vec![]));
+    let (one, two) = (instance("one"), instance("two"));
+    let first = subject.near.register(one.clone()).await.unwrap();
+    let second = subject.near.register(two.clone()).await.unwrap();
+    assert_eq!(next_event(&subject, &mut watch).await, MembershipEvent::Joined(one.clone()));
+    assert_eq!(next_event(&subject, &mut watch).await, MembershipEvent::Joined(two.clone()));
+    drop(first);
+    assert_eq!(next_event(&subject, &mut watch).await, MembershipEvent::Left(one.id));
+    drop(second);
+    assert_eq!(next_event(&subject, &mut watch).await, MembershipEvent::Left(two.id));
+}
+
+/// The first event has everybody who is there, whichever side they registered on, and nobody who
+/// has left.
+pub async fn a_snapshot_has_all_that_are_there(subject: DiscoverySubject) {
+    let mut early = subject.far.watch();
+    assert_eq!(next_event(&subject, &mut early).await, MembershipEvent::Snapshot(vec![]));
+    let (one, two, gone) = (instance("one"), instance("two"), instance("gone"));
+    let _first = subject.near.register(one.clone()).await.unwrap();
+    let _second = subject.far.register(two.clone()).await.unwrap();
+    let last = gone.id;
+    drop(subject.near.register(gone).await.unwrap());
+    while next_event(&subject, &mut early).await != MembershipEvent::Left(last) {}
+    let mut late = subject.far.watch();
+    let MembershipEvent::Snapshot(mut found) = next_event(&subject, &mut late).await else {
+        panic!("a watch starts with a snapshot");
+    };
+    let mut expected = vec![one, two];
+    expected.sort_by_key(|instance| instance.id);
+    found.sort_by_key(|instance| instance.id);
+    assert_eq!(found, expected);
+}
+
+/// Watches do not share their events: each is told everything, on the side of the registration too.
+pub async fn every_watch_is_told_the_same(subject: DiscoverySubject) {
+    let mut watches = [subject.far.watch(), subject.far.watch(), subject.near.watch()];
+    for watch in &mut watches {
+        assert_eq!(next_event(&subject, watch).await, MembershipEvent::Snapshot(vec![]));
+    }
+    let one = instance("one");
+    drop(subject.near.register(one.clone()).await.unwrap());
+    for watch in &mut watches {
+        assert_eq!(next_event(&subject, watch).await, MembershipEvent::Joined(one.clone()));
+        assert_eq!(next_event(&subject, watch).await, MembershipEvent::Left(one.id));
+    }
+}
+
+/// A reader that leaves takes nothing away from those that stay.
+pub async fn a_dropped_watch_harms_no_other(subject: DiscoverySubject) {
+    let (mut leaving, mut staying) = (subject.far.watch(), subject.far.watch());
+    for watch in [&mut leaving, &mut staying] {
+        assert_eq!(next_event(&subject, watch).await, MembershipEvent::Snapshot(vec![]));
+    }
+    drop(leaving);
+    let one = instance("one");
+    let _lease = subject.near.register(one.clone()).await.unwrap();
+    assert_eq!(next_event(&subject, &mut staying).await, MembershipEvent::Joined(one));
+}
+
+/// An instance that has left may register again, and is then told like a new one.
+pub async fn an_id_may_come_back(subject: DiscoverySubject) {
+    let mut watch = subject.far.watch();
+    assert_eq!(next_event(&subject, &mut watch).await, MembershipEvent::Snapshot(vec![]));
+    let one = instance("one");
+    for _ in 0..3 {
+        let lease = subject.near.register(one.clone()).await.unwrap();
+        assert_eq!(next_event(&subject, &mut watch).await, MembershipEvent::Joined(one.clone()));
+        drop(lease);
+        assert_eq!(next_event(&subject, &mut watch).await, MembershipEvent::Left(one.id));
+    }
 }
 
 // ------------------------------------------------------------------------------------ messaging
@@ -354,109 +449,4 @@ pub async fn calls_do_not_wait_for_each_other(subject: MessagingSubject) {
         let reply = subject.clock.within("an echo", replies.next()).await.expect("an item");
         assert_eq!(reply.unwrap(), i.to_string());
     }
-}
-
-// ------------------------------------------------------------------------------------ transport
-
-/// Two regions of 100 kB under a lease, and the handle to them.
-struct Lent {
-    table: Arc<LeaseTable>,
-    handle: RemoteHandle,
-    _served: crate::Withdraw,
-}
-
-const N_LENT: usize = 100_000;
-
-fn lent_byte(region_idx: usize, offset: usize) -> u8 {
-    (offset * 31 + region_idx * 7 + offset / 257) as u8
-}
-
-async fn lend(subject: &TransportSubject) -> Lent {
-    let table = Arc::new(LeaseTable::default());
-    let (transports, served) = subject.owner.serve(Arc::clone(&table)).await.unwrap();
-    let mut memory: Vec<Vec<u8>> =
-        (0..2).map(|region| (0..N_LENT).map(|i| lent_byte(region, i)).collect()).collect();
-    // SAFETY: the vectors are moved beside the regions and never touched again.
-    let region = |bytes: &mut Vec<u8>| unsafe { Region::new(bytes.as_mut_ptr(), bytes.len()) };
-    let regions = memory.iter_mut().map(region).collect();
-    let leased = LeasedMemory { regions, keep: Box::new(memory) };
-    let (lease, secret) = table.grant(leased, Instant::now() + PATIENCE).unwrap();
-    let handle = RemoteHandle { owner: here(), transports, lease, secret };
-    Lent { table, handle, _served: served }
-}
-
-fn landing(n_bytes: usize) -> Destination {
-    let mut memory = vec![0xAA_u8; n_bytes];
-    // SAFETY: the vector is moved beside the region and never touched until it comes back.
-    let region = unsafe { Region::new(memory.as_mut_ptr(), n_bytes) };
-    Destination { regions: vec![region], keep: Box::new(memory) }
-}
-
-fn landed(destination: Destination) -> Vec<u8> {
-    *destination.keep.downcast().expect("the vector that was handed over")
-}
-
-async fn read(
-    subject: &TransportSubject,
-    handle: RemoteHandle,
-    source: Source,
-    n_bytes: usize,
-) -> types::Result<Vec<u8>> {
-    let read = subject.reader.read(handle, vec![source], landing(n_bytes));
-    subject.clock.within("a read", read).await.map(landed)
-}
-
-/// The bytes that arrive are those of the source, wherever it lies in the lease.
-pub async fn a_read_brings_the_bytes(subject: TransportSubject) {
-    let lent = lend(&subject).await;
-    let places = [(0, 0, N_LENT), (1, 0, N_LENT), (1, 17, 1000), (0, N_LENT - 1, 1), (0, 5, 0)];
-    for (region_idx, offset, n_bytes) in places {
-        let source = Source { region_idx, offset };
-        let bytes = read(&subject, lent.handle.clone(), source, n_bytes).await.unwrap();
-        let expected: Vec<u8> =
-            (offset..offset + n_bytes).map(|i| lent_byte(region_idx, i)).collect();
-        assert!(bytes == expected, "{region_idx} {offset} {n_bytes}");
-    }
-}
-
-async fn refused(subject: &TransportSubject, handle: RemoteHandle, source: Source) {
-    let failure = read(subject, handle, source, 100).await.unwrap_err();
-    assert_eq!(failure.kind, ErrorKind::NotFound, "{failure}");
-}
-
-const START: Source = Source { region_idx: 0, offset: 0 };
-
-/// A guessed secret opens nothing.
-pub async fn a_forged_handle_brings_nothing(subject: TransportSubject) {
-    let lent = lend(&subject).await;
-    let secret = Secret(lent.handle.secret.0.wrapping_add(1));
-    refused(&subject, RemoteHandle { secret, ..lent.handle.clone() }, START).await;
-}
-
-/// A lease that has ended opens nothing.
-pub async fn a_released_lease_brings_nothing(subject: TransportSubject) {
-    let lent = lend(&subject).await;
-    lent.table.release(lent.handle.lease, lent.handle.secret);
-    refused(&subject, lent.handle.clone(), START).await;
-}
-
-/// A source that leaves the lease by one byte is refused.
-pub async fn a_source_outside_brings_nothing(subject: TransportSubject) {
-    let lent = lend(&subject).await;
-    let outside = Source { region_idx: 0, offset: N_LENT - 99 };
-    refused(&subject, lent.handle.clone(), outside).await;
-    refused(&subject, lent.handle.clone(), Source { region_idx: 2, offset: 0 }).await;
-}
-
-/// A read that nobody waits for any more lets go of its destination when it has ended.
-pub async fn a_dropped_read_keeps_its_destination(subject: TransportSubject) {
-    let lent = lend(&subject).await;
-    let kept = Arc::new(());
-    let watched = Arc::downgrade(&kept);
-    let Destination { regions, keep } = landing(1000);
-    let destination = Destination { regions, keep: Box::new((keep, kept)) };
-    drop(subject.reader.read(lent.handle.clone(), vec![START], destination));
-    subject.clock.eventually("the destination is released", || watched.strong_count() == 0).await;
-    lent.table.release(lent.handle.lease, lent.handle.secret);
-    assert_eq!(lent.table.n_leases(), 0);
 }

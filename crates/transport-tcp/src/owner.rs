@@ -1,0 +1,241 @@
+//! The side that has the memory: one listener, a thread for each connection, and the lease tables
+//! they look into.
+//!
+//! Whoever connects is a stranger until he has proved himself; strangers are few at a time and
+//! have little time. A send holds the lease's memory until its last byte has left, or the
+//! connection is closed.
+
+use crate::crew::{Crew, Socket};
+use crate::frame::{Answer, Request};
+use crate::handshake::shake_hands;
+use crate::limits::{
+    ACCEPT_PAUSE, CONNECT_MAX, Hurried, N_CONNECTIONS_MAX, N_STRANGERS_MAX, OWNER_IDLE_MAX,
+    STALL_MAX, is_timeout,
+};
+use crate::{TcpConfig, address};
+use planes::{ClusterKey, LeaseTable, LeasedMemory, Region, Side, Withdraw};
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use std::{slice, thread};
+use types::{Error, ErrorKind, Result};
+
+/// Room for requests that arrive while an answer is sent.
+const N_BUFFER_BYTES: usize = 8 << 10;
+
+pub(crate) struct Owner {
+    hall: Arc<Hall>,
+    /// `host:port` for peers.
+    peer: String,
+    /// Where the listener can be reached from here.
+    near: SocketAddr,
+}
+
+/// What the threads of all connections share.
+struct Hall {
+    key: ClusterKey,
+    crew: Arc<Crew>,
+    tables: Mutex<HashMap<u128, Arc<LeaseTable>>>,
+    places: Mutex<Places>,
+}
+
+/// Places taken.
+#[derive(Default)]
+struct Places {
+    n_connections: usize,
+    n_strangers: usize,
+}
+
+/// A connection's place among all, and among the strangers until it has proved itself.
+struct Place {
+    hall: Arc<Hall>,
+    is_stranger: bool,
+}
+
+impl Owner {
+    pub(crate) fn listen(config: &TcpConfig, crew: &Arc<Crew>) -> Result<Self> {
+        let refused = |failure: io::Error| {
+            Error::invalid(format!("cannot listen on {}: {failure}", config.listen))
+        };
+        let listener = TcpListener::bind(config.listen).map_err(refused)?;
+        let bound = listener.local_addr().map_err(refused)?;
+        let peer = address::of_listener(config.advertise.as_deref(), bound)?;
+        let hall = Arc::new(Hall {
+            key: config.key.clone(),
+            crew: Arc::clone(crew),
+            tables: Mutex::default(),
+            places: Mutex::default(),
+        });
+        let accepting = Arc::clone(&hall);
+        crew.spawn("tcp-accept", move || accept(&listener, &accepting))?;
+        Ok(Self { hall, peer, near: near(bound) })
+    }
+
+    /// Lets peers read what `leases` grants, under an address of its own.
+    pub(crate) fn serve(&self, leases: Arc<LeaseTable>) -> (String, Withdraw) {
+        let table = planes::random::instance_id().0;
+        lock(&self.hall.tables).insert(table, leases);
+        let hall = Arc::clone(&self.hall);
+        let withdraw = Withdraw::on_drop(move || {
+            lock(&hall.tables).remove(&table);
+        });
+        (address::of_table(&self.peer, table), withdraw)
+    }
+
+    /// Has the thread that accepts look whether the crew is closing.
+    pub(crate) fn wake(&self) {
+        // A listener that cannot be reached from its own machine would have to be cut off some
+        // other way; a refusal means that it is gone.
+        let _ = TcpStream::connect_timeout(&self.near, CONNECT_MAX);
+    }
+}
+
+fn near(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bound.port())
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is shared is consistent after every statement, so a panic elsewhere does not spoil it.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn accept(listener: &TcpListener, hall: &Arc<Hall>) {
+    loop {
+        let accepted = listener.accept();
+        if hall.crew.is_closing() {
+            return;
+        }
+        match accepted {
+            Ok((stream, from)) => admit(hall, stream, from),
+            Err(_) => thread::sleep(ACCEPT_PAUSE),
+        }
+    }
+}
+
+/// Gives a connection its place and thread; closes it where there is none.
+fn admit(hall: &Arc<Hall>, stream: TcpStream, from: SocketAddr) {
+    let Some(mut place) = Place::take(hall) else {
+        return tell(from, &Error::new(ErrorKind::Overloaded, "there are too many already"));
+    };
+    let spawned = hall.crew.spawn("tcp-owner", move || {
+        let Ok(socket) = place.hall.crew.adopt(stream) else { return };
+        if let Err(failure) = shake_hands(&socket, &place.hall.key, Side::Accepting) {
+            return tell(from, &failure);
+        }
+        place.is_known();
+        // However a connection ends, its reader asks again or has been told.
+        let _ = serve(&socket, &place.hall);
+    });
+    if let Err(failure) = spawned {
+        tell(from, &failure);
+    }
+}
+
+/// Nobody on this side asked for the connection, so the log is who hears that it failed.
+fn tell(from: SocketAddr, failure: &Error) {
+    if failure.kind == ErrorKind::PeerLost {
+        // Probes of a load balancer do nothing else.
+        tracing::debug!(%from, %failure, "a connection for transfers ended before it began");
+    } else {
+        tracing::warn!(%from, %failure, "a connection for transfers was turned away");
+    }
+}
+
+impl Place {
+    fn take(hall: &Arc<Hall>) -> Option<Self> {
+        let mut places = lock(&hall.places);
+        if places.n_connections >= N_CONNECTIONS_MAX || places.n_strangers >= N_STRANGERS_MAX {
+            return None;
+        }
+        places.n_connections += 1;
+        places.n_strangers += 1;
+        Some(Self { hall: Arc::clone(hall), is_stranger: true })
+    }
+
+    fn is_known(&mut self) {
+        if std::mem::take(&mut self.is_stranger) {
+            lock(&self.hall.places).n_strangers -= 1;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.is_known();
+        lock(&self.hall.places).n_connections -= 1;
+    }
+}
+
+/// Answers requests until the reader closes, or stands still.
+fn serve(socket: &Socket, hall: &Hall) -> io::Result<()> {
+    let stream: &TcpStream = socket;
+    let mut requests = BufReader::with_capacity(N_BUFFER_BYTES, stream);
+    while wait_for_request(&mut requests)? {
+        let request = Request::receive(&mut Hurried::new(&mut requests, STALL_MAX))?;
+        answer(stream, &request, hall)?;
+    }
+    Ok(())
+}
+
+/// Whether another request has begun; false when the reader has closed.
+fn wait_for_request(requests: &mut BufReader<&TcpStream>) -> io::Result<bool> {
+    let since = Instant::now();
+    loop {
+        match requests.fill_buf() {
+            Ok(begun) => return Ok(!begun.is_empty()),
+            Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
+            Err(failure) if is_timeout(&failure) && since.elapsed() < OWNER_IDLE_MAX => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+fn answer(stream: &TcpStream, request: &Request, hall: &Hall) -> io::Result<()> {
+    let table = lock(&hall.tables).get(&request.table).cloned();
+    let Some(table) = table else { return send(stream, Answer::Withdrawn, &[]) };
+    let Ok(memory) = table.pin(request.lease, request.secret) else {
+        return send(stream, Answer::Refused, &[]);
+    };
+    let located: Result<Vec<Region>> =
+        request.parts.iter().map(|part| memory.locate(part.source, part.n_bytes)).collect();
+    match located {
+        Ok(parts) => send_parts(stream, &memory, &parts),
+        Err(_) => send(stream, Answer::Refused, &[]),
+    }
+}
+
+/// Sends `parts` of `memory`, which the caller holds until this returns.
+fn send_parts(stream: &TcpStream, _memory: &LeasedMemory, parts: &[Region]) -> io::Result<()> {
+    let n_bytes = parts.iter().map(|part| part.n_bytes() as u64).sum();
+    let filled = parts.iter().filter(|part| part.n_bytes() > 0);
+    let bytes: Vec<&[u8]> = filled
+        // SAFETY: the part lies in memory that `locate` checked and the caller's lease keeps; an
+        // owner does not write what it has lent.
+        .map(|part| unsafe { slice::from_raw_parts(part.ptr(), part.n_bytes()) })
+        .collect();
+    send(stream, Answer::Bytes(n_bytes), &bytes)
+}
+
+/// Sends head and bytes together. Errors: no progress for `STALL_MAX`, or the stream's.
+fn send(mut stream: &TcpStream, answer: Answer, bytes: &[&[u8]]) -> io::Result<()> {
+    let head = answer.encode();
+    let mut slices: Vec<IoSlice> =
+        [&head[..]].iter().chain(bytes).map(|part| IoSlice::new(part)).collect();
+    let mut rest = &mut slices[..];
+    while !rest.is_empty() {
+        match stream.write_vectored(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n_bytes) => IoSlice::advance_slices(&mut rest, n_bytes),
+            Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(())
+}
