@@ -20,6 +20,7 @@ pub(crate) struct Encoder {
 struct Pending {
     job: EncodeJob,
     sink: EncodeSink,
+    arrived: Instant,
 }
 
 impl Encoder {
@@ -42,7 +43,8 @@ impl Encoder {
         if let Err(error) = self.try_push(&job) {
             return sink(Err(error));
         }
-        self.pending.insert((job.id, job.item_idx), Pending { job, sink });
+        let arrived = Instant::now();
+        self.pending.insert((job.id, job.item_idx), Pending { job, sink, arrived });
     }
 
     fn try_push(&mut self, job: &EncodeJob) -> Result<()> {
@@ -66,8 +68,13 @@ impl Encoder {
         stats.n_encoded_items += batch.len() as u64;
         let patches = batch.iter().map(|pending| pending.job.media.plan.grid.n_patches() as u64);
         stats.n_encoded_patches += patches.sum::<u64>();
+        stats.encode_batches.add(batch.len() as u64);
+        let arrivals: Vec<Instant> = batch.iter().map(|pending| pending.arrived).collect();
         encode(runner, batch);
-        stats.encode_us += started.elapsed().as_micros() as u64;
+        let ended = Instant::now();
+        stats.encode_us += (ended - started).as_micros() as u64;
+        let waits = arrivals.into_iter().map(|arrived| (ended - arrived).as_micros() as u64);
+        waits.for_each(|wait_us| stats.encode_waits_us.add(wait_us));
         true
     }
 
@@ -109,7 +116,7 @@ fn encode(runner: &Runner, batch: Vec<Pending>) {
 }
 
 fn hand_out(batch: Vec<Pending>, mut rows: &[f32]) {
-    for Pending { job, sink } in batch {
+    for Pending { job, sink, .. } in batch {
         let mut range = job.rows;
         let target = range.as_mut_slice::<f32>();
         let Some((own, rest)) = rows.split_at_checked(target.len()) else {

@@ -8,6 +8,7 @@
 mod command;
 mod config;
 mod core;
+mod doublings;
 mod encoder;
 mod engine;
 mod kv;
@@ -19,6 +20,7 @@ mod runner;
 mod stats;
 
 pub use config::{Backend, EngineConfig};
+pub use doublings::Doublings;
 pub use engine::{Engine, start};
 pub use mock::{MockCost, MockModel, MockScript};
 pub use request::{EncodeJob, EncodeSink, ImportRequest, SeqEvent, SeqRequest, SeqSink, Until};

@@ -1,5 +1,6 @@
 //! Figures of an engine at one moment.
 
+use crate::doublings::Doublings;
 use scheduler::SchedulerStats;
 
 /// A snapshot, taken at the end of each turn of the engine's loop. Counters run from the start.
@@ -35,6 +36,10 @@ pub struct EngineStats {
     pub n_encoded_patches: u64,
     /// Time spent in the tower, in microseconds.
     pub encode_us: u64,
+    /// Runs of the tower by the number of their media.
+    pub encode_batches: Doublings<11>,
+    /// Media by the time from their arrival here to their rows, in microseconds.
+    pub encode_waits_us: Doublings<17>,
 }
 
 impl Default for EngineStats {
@@ -55,6 +60,8 @@ impl Default for EngineStats {
             n_encoded_items: 0,
             n_encoded_patches: 0,
             encode_us: 0,
+            encode_batches: Doublings::new(1),
+            encode_waits_us: Doublings::new(100),
         }
     }
 }

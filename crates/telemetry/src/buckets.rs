@@ -17,7 +17,7 @@ pub(crate) fn tokens() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 4.0, 10))
 }
 
-/// 1 to 512 items, doubling.
-pub(crate) fn items() -> Histogram {
-    Histogram::new(exponential_buckets(1.0, 2.0, 10))
+/// 1 MB/s to 524 GB/s, doubling.
+pub(crate) fn gigabytes_per_second() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 20))
 }

@@ -6,6 +6,8 @@
 mod buckets;
 pub mod frontend;
 pub mod log;
+mod mirrored;
+mod recorder;
 pub mod system;
 pub mod trace;
 pub mod worker;
@@ -14,6 +16,8 @@ use prometheus_client::registry::Registry;
 use std::sync::{Mutex, PoisonError};
 
 pub use frontend::{FrontendMetrics, RequestMetrics};
+pub use mirrored::Mirrored;
+pub use recorder::{Moved, WorkerRecorder};
 pub use system::Health;
 pub use trace::TraceParent;
 pub use worker::{RoleMetrics, WorkerMetrics};

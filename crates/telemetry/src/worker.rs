@@ -1,9 +1,11 @@
 //! Metrics of the workers, under `triptych_`, labelled by role.
 //!
-//! A worker takes its [`RoleMetrics`] once and updates the handles, which are atomics behind a
-//! reference count. Rates (GB/s) are bytes over seconds of the two counters.
+//! What an engine counts anyway is copied into [`RoleMetrics`] when metrics are read; what only the
+//! worker around it sees goes through its [`WorkerRecorder`] as it happens.
 
 use crate::buckets;
+use crate::mirrored::Mirrored;
+use crate::recorder::{MoveMetrics, WorkerRecorder};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -89,24 +91,24 @@ macro_rules! role_metrics {
 role_metrics! {
     encode_queue: Gauge = Gauge::default,
         "encode_queue_items", "Media that wait for the tower";
-    encode_batch: Histogram = buckets::items,
+    encode_batch: Mirrored = Mirrored::default,
         "encode_batch_items", "Media in one run of the tower";
-    encode_seconds: Histogram = buckets::step_seconds,
-        "encode_duration_seconds", "From the arrival of a medium to its rows";
-    encode_cache_hits: Counter = Counter::default,
-        "encode_cache_hits", "Media whose rows were in the cache";
-    encode_cache_misses: Counter = Counter::default,
-        "encode_cache_misses", "Media whose rows were not in the cache";
+    encode_seconds: Mirrored = Mirrored::default,
+        "encode_duration_seconds", "From the queueing of a medium for the tower to its rows";
     embedding_bytes: Gauge = Gauge::default,
         "embedding_bytes", "Bytes of embedding rows held";
     embedding_moved_bytes: Counter = Counter::default,
         "embedding_moved_bytes", "Bytes of embedding rows read from other workers";
     embedding_move_seconds: RealCounter = RealCounter::default,
         "embedding_move_seconds", "Time in which embedding rows were read from other workers";
+    embedding_move_rate: Histogram = buckets::gigabytes_per_second,
+        "embedding_move_gigabytes_per_second", "Rate of each read of embedding rows";
     kv_moved_bytes: Counter = Counter::default,
         "kv_moved_bytes", "Bytes of KV blocks read from other workers";
     kv_move_seconds: RealCounter = RealCounter::default,
         "kv_move_seconds", "Time in which KV blocks were read from other workers";
+    kv_move_rate: Histogram = buckets::gigabytes_per_second,
+        "kv_move_gigabytes_per_second", "Rate of each read of KV blocks";
     prefix_hit_tokens: Counter = Counter::default,
         "prefix_hit_tokens", "Prompt tokens found in the prefix cache";
     prefix_query_tokens: Counter = Counter::default,
@@ -145,13 +147,30 @@ pub struct KvBlockGauges {
 }
 
 /// Requests cancelled, by the stage they were in.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct CancellationCounters([Counter; Stage::ALL.len()]);
 
 impl CancellationCounters {
     /// A request was cancelled in `stage`.
     pub fn count(&self, stage: Stage) {
         self.0[stage as usize].inc();
+    }
+}
+
+impl RoleMetrics {
+    /// What the worker of this role calls as things happen.
+    pub fn recorder(&self) -> WorkerRecorder {
+        let embedding = MoveMetrics {
+            bytes: self.embedding_moved_bytes.clone(),
+            seconds: self.embedding_move_seconds.clone(),
+            rate: self.embedding_move_rate.clone(),
+        };
+        let kv = MoveMetrics {
+            bytes: self.kv_moved_bytes.clone(),
+            seconds: self.kv_move_seconds.clone(),
+            rate: self.kv_move_rate.clone(),
+        };
+        WorkerRecorder::new(embedding, kv, self.cancellations.clone())
     }
 }
 
