@@ -47,7 +47,13 @@ install_packages() {
 need_rust() {
   command -v cargo >/dev/null || die "Rust is needed: https://rustup.rs"
   need cc build-essential "Rust links with a C compiler"
-  need protoc protobuf-compiler "the build of etcd's client reads etcd's .proto files with it"
+  need_protoc
+}
+
+# need_protoc: and the .proto files that belong to it, which Debian keeps in a package of their own.
+need_protoc() {
+  "${PROTOC:-protoc}" --descriptor_set_out=/dev/null google/protobuf/descriptor.proto 2>/dev/null ||
+    install_packages "the build of etcd's client reads etcd's .proto files" protobuf-compiler libprotobuf-dev
 }
 
 # built PROFILE PROGRAM: the path of what cargo built.
