@@ -1,6 +1,7 @@
 //! The beginning of each connection: deadlines are set, and both sides prove themselves.
 
-use crate::limits::{HANDSHAKE_MAX, Hurried, STALL_MAX};
+use crate::limits::{HANDSHAKE_MAX, TICK};
+use crate::waiting::Hurried;
 use planes::{ClusterKey, Side};
 use std::io;
 use std::net::TcpStream;
@@ -15,7 +16,7 @@ pub(crate) fn shake_hands(stream: &TcpStream, key: &ClusterKey, side: Side) -> R
     stream.set_nodelay(true).map_err(lost)?;
     set_timeouts(stream, HANDSHAKE_MAX).map_err(lost)?;
     planes::authenticate(&mut Hurried::new(stream, HANDSHAKE_MAX), key, side)?;
-    set_timeouts(stream, STALL_MAX).map_err(lost)
+    set_timeouts(stream, TICK).map_err(lost)
 }
 
 fn set_timeouts(stream: &TcpStream, timeout: Duration) -> io::Result<()> {

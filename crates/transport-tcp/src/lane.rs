@@ -9,10 +9,11 @@ use crate::frame::Answer;
 use crate::handshake::shake_hands;
 use crate::limits::{
     CONNECT_MAX, DRAIN_BYTES_MAX, N_ADDRESSES_MAX, N_ATTEMPTS_MAX, N_REQUESTS_AHEAD_MAX,
-    READER_IDLE_MAX, REQUEST_BYTES_AHEAD_MAX, STALL_MAX, is_timeout,
+    READER_IDLE_MAX, REQUEST_BYTES_AHEAD_MAX, STALL_MAX,
 };
 use crate::lost;
 use crate::reader::{Loaded, Reader};
+use crate::waiting::{Patient, is_timeout};
 use futures::channel::oneshot;
 use planes::{Destination, Region, Side};
 use std::collections::VecDeque;
@@ -149,7 +150,7 @@ impl Lane {
     fn send(&mut self, mut job: ReadJob, loaded: Loaded) {
         job.n_attempts += 1;
         let Some(connection) = &self.connection else { unreachable!("it was just made") };
-        let sent = (&*connection.socket).write_all(&job.request);
+        let sent = Patient::new(&*connection.socket, || false).write_all(&job.request);
         self.due.push_back((job, loaded));
         if let Err(failure) = sent {
             self.lose(broken(&failure));
@@ -277,10 +278,17 @@ impl ReadJob {
 }
 
 /// Receives the answer to `job`: its bytes, or the owner's refusal.
-fn receive(mut stream: &TcpStream, job: &ReadJob) -> std::result::Result<Result<()>, Failure> {
-    match Answer::receive(&mut stream).map_err(|failure| broken(&failure))? {
+fn receive(stream: &TcpStream, job: &ReadJob) -> std::result::Result<Result<()>, Failure> {
+    let is_given_up = || job.reply.is_canceled();
+    let mut stream = Patient::new(stream, is_given_up);
+    let failed = |failure| match failure {
+        // What looks like a standstill of the owner may be that nobody waited for it to end.
+        failure if is_timeout(&failure) && is_given_up() => Failure::GivenUp,
+        failure => broken(&failure),
+    };
+    match Answer::receive(&mut stream).map_err(failed)? {
         Answer::Bytes(n_bytes) if n_bytes == job.n_bytes as u64 => {
-            receive_bytes(stream, job)?;
+            receive_bytes(&mut stream, job, &is_given_up).map_err(failed)??;
             Ok(Ok(()))
         }
         Answer::Bytes(_) => {
@@ -295,25 +303,27 @@ fn receive(mut stream: &TcpStream, job: &ReadJob) -> std::result::Result<Result<
     }
 }
 
-fn receive_bytes(mut stream: &TcpStream, job: &ReadJob) -> std::result::Result<(), Failure> {
+fn receive_bytes(
+    stream: &mut impl Read,
+    job: &ReadJob,
+    is_given_up: &dyn Fn() -> bool,
+) -> io::Result<std::result::Result<(), Failure>> {
     let filled = job.into.regions.iter().filter(|region| region.n_bytes() > 0);
     let mut slices: Vec<IoSliceMut> = filled.map(|region| IoSliceMut::new(bytes(region))).collect();
     let (mut rest, mut n_left) = (&mut slices[..], job.n_bytes);
     while !rest.is_empty() {
-        if n_left > DRAIN_BYTES_MAX && job.reply.is_canceled() {
-            return Err(Failure::GivenUp);
+        if n_left > DRAIN_BYTES_MAX && is_given_up() {
+            return Ok(Err(Failure::GivenUp));
         }
-        match stream.read_vectored(rest) {
-            Ok(0) => return Err(broken(&io::ErrorKind::UnexpectedEof.into())),
-            Ok(n_bytes) => {
+        match stream.read_vectored(rest)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n_bytes => {
                 n_left -= n_bytes;
                 IoSliceMut::advance_slices(&mut rest, n_bytes);
             }
-            Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
-            Err(failure) => return Err(broken(&failure)),
         }
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// The memory of a destination's region, for as long as its job is borrowed.

@@ -15,6 +15,7 @@ mod lane;
 mod limits;
 mod owner;
 mod reader;
+mod waiting;
 
 use crew::Crew;
 use futures::FutureExt;

@@ -1,12 +1,14 @@
 //! Every limit of this transport: how long it waits, and how much of anything it takes.
 
-use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest time without a single byte of progress while some are due, on either side. A transfer
-/// as a whole has no deadline, so a large one takes as long as it takes. A side whose last call
-/// made progress and then stood still notices after twice this time at most.
+/// as a whole has no deadline, so a large one takes as long as it takes.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(5);
+
+/// How often a call that waits looks up. (The system's own timeouts cannot be the rule: a send
+/// that moved some bytes and then stood still counts as progress to it, more than once.)
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 
 /// Longest time for a connection to be made.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -60,46 +62,3 @@ pub(crate) const N_SOURCES_MAX: usize = 65_536;
 
 /// Times that a read is begun, as an owner may have closed a connection while it was idle.
 pub(crate) const N_ATTEMPTS_MAX: u32 = 2;
-
-/// A stream whose reads and writes fail from some moment on, however it drips.
-///
-/// A single call still takes as long as the timeout of the stream itself, so the whole takes no
-/// longer than both.
-pub(crate) struct Hurried<S> {
-    stream: S,
-    until: Instant,
-}
-
-impl<S> Hurried<S> {
-    pub(crate) fn new(stream: S, within: Duration) -> Self {
-        Self { stream, until: Instant::now() + within }
-    }
-
-    fn check(&self) -> io::Result<()> {
-        let is_over = Instant::now() >= self.until;
-        if is_over { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
-    }
-}
-
-impl<S: Read> Read for Hurried<S> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.check()?;
-        self.stream.read(into)
-    }
-}
-
-impl<S: Write> Write for Hurried<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.check()?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-/// Whether a call on a stream ended because its time was up.
-pub(crate) fn is_timeout(failure: &io::Error) -> bool {
-    matches!(failure.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}

@@ -9,9 +9,9 @@ use crate::crew::{Crew, Socket};
 use crate::frame::{Answer, Request};
 use crate::handshake::shake_hands;
 use crate::limits::{
-    ACCEPT_PAUSE, CONNECT_MAX, Hurried, N_CONNECTIONS_MAX, N_STRANGERS_MAX, OWNER_IDLE_MAX,
-    STALL_MAX, is_timeout,
+    ACCEPT_PAUSE, CONNECT_MAX, N_CONNECTIONS_MAX, N_STRANGERS_MAX, OWNER_IDLE_MAX, STALL_MAX,
 };
+use crate::waiting::{Hurried, Patient, is_timeout};
 use crate::{TcpConfig, address};
 use planes::{ClusterKey, LeaseTable, LeasedMemory, Region, Side, Withdraw};
 use std::collections::HashMap;
@@ -176,7 +176,8 @@ impl Drop for Place {
 /// Answers requests until the reader closes, or stands still.
 fn serve(socket: &Socket, hall: &Hall) -> io::Result<()> {
     let stream: &TcpStream = socket;
-    let mut requests = BufReader::with_capacity(N_BUFFER_BYTES, stream);
+    let patient = Patient::new(stream, || false);
+    let mut requests = BufReader::with_capacity(N_BUFFER_BYTES, patient);
     while wait_for_request(&mut requests)? {
         let request = Request::receive(&mut Hurried::new(&mut requests, STALL_MAX))?;
         answer(stream, &request, hall)?;
@@ -185,12 +186,11 @@ fn serve(socket: &Socket, hall: &Hall) -> io::Result<()> {
 }
 
 /// Whether another request has begun; false when the reader has closed.
-fn wait_for_request(requests: &mut BufReader<&TcpStream>) -> io::Result<bool> {
+fn wait_for_request(requests: &mut impl BufRead) -> io::Result<bool> {
     let since = Instant::now();
     loop {
         match requests.fill_buf() {
             Ok(begun) => return Ok(!begun.is_empty()),
-            Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
             Err(failure) if is_timeout(&failure) && since.elapsed() < OWNER_IDLE_MAX => {}
             Err(failure) => return Err(failure),
         }
@@ -224,17 +224,15 @@ fn send_parts(stream: &TcpStream, _memory: &LeasedMemory, parts: &[Region]) -> i
 }
 
 /// Sends head and bytes together. Errors: no progress for `STALL_MAX`, or the stream's.
-fn send(mut stream: &TcpStream, answer: Answer, bytes: &[&[u8]]) -> io::Result<()> {
+fn send(stream: &TcpStream, answer: Answer, bytes: &[&[u8]]) -> io::Result<()> {
     let head = answer.encode();
     let mut slices: Vec<IoSlice> =
         [&head[..]].iter().chain(bytes).map(|part| IoSlice::new(part)).collect();
-    let mut rest = &mut slices[..];
+    let (mut rest, mut patient) = (&mut slices[..], Patient::new(stream, || false));
     while !rest.is_empty() {
-        match stream.write_vectored(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n_bytes) => IoSlice::advance_slices(&mut rest, n_bytes),
-            Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
-            Err(failure) => return Err(failure),
+        match patient.write_vectored(rest)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n_bytes => IoSlice::advance_slices(&mut rest, n_bytes),
         }
     }
     Ok(())
