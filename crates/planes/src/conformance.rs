@@ -104,6 +104,11 @@ macro_rules! messaging_laws {
             a_slow_reader_slows_the_handler
             a_body_over_the_limit_is_refused
             calls_do_not_wait_for_each_other
+            every_field_of_a_call_arrives
+            bodies_of_every_size_arrive
+            a_handler_may_answer_nothing
+            an_address_may_be_served_again
+            many_slow_readers_get_everything
         );
     };
 }
