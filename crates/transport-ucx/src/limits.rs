@@ -1,0 +1,68 @@
+//! Every limit of this transport: how long it waits, and how much of anything it takes.
+
+use std::time::Duration;
+
+/// Longest time that a reader waits without a piece of its read arriving. A transfer as a whole
+/// has no deadline.
+pub(crate) const STALL_MAX: Duration = Duration::from_secs(5);
+
+/// Longest time that an owner keeps memory for a reader who fetches none of it. Longer than the
+/// reader's patience, so that in the rule the reader ends it.
+pub(crate) const OWNER_STALL_MAX: Duration = Duration::from_secs(10);
+
+/// Longest time for a connection to be made, for each address of a host.
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// Longest time for each message of the handshake.
+pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
+
+/// Longest time that UCX is given to end what is under way when the transport is dropped.
+pub(crate) const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
+
+/// How often the clock is looked at while anything is under way.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// How long the thread looks for more to do before it sleeps. Waking it costs tens of
+/// microseconds, and the parts of a transfer follow each other faster than that.
+pub(crate) const SPIN: Duration = Duration::from_micros(50);
+
+/// Calls of UCX's progress, and commands, between two looks at everything else.
+pub(crate) const N_TURNS_MAX: usize = 64;
+
+/// Commands waiting for the thread, beyond which reads are refused.
+pub(crate) const N_COMMANDS_MAX: usize = 4096;
+
+/// Peers, those we read from and those who read from us together.
+pub(crate) const N_PAIRS_MAX: usize = 1024;
+
+/// Connections whose other end has not proved itself yet.
+pub(crate) const N_STRANGERS_MAX: usize = 64;
+
+/// Addresses tried for one host name.
+pub(crate) const N_ADDRESSES_MAX: usize = 4;
+
+/// Bytes of a worker's address.
+pub(crate) const ADDRESS_BYTES_MAX: usize = 16 << 10;
+
+/// Reads that one reader has asked one owner for at a time; more of them wait at the reader.
+pub(crate) const N_READS_MAX: usize = 64;
+
+/// Reads waiting at the reader for one owner, beyond which the next is refused.
+pub(crate) const N_READS_WAITING_MAX: usize = 4096;
+
+/// Sources in one read.
+pub(crate) const N_SOURCES_MAX: usize = 65_536;
+
+/// Pieces that an owner has on their way to one reader at a time.
+pub(crate) const N_PIECES_MAX: usize = 16;
+
+/// Bytes of one piece: large enough for the full speed of a link, small enough to arrive well
+/// within [`STALL_MAX`] and to be worth giving up between two.
+pub(crate) const PIECE_BYTES_MAX: usize = 16 << 20;
+
+/// Up to this many bytes travel inside the message that announces them. They fit into one packet
+/// of every transport.
+pub(crate) const EAGER_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of the words in a refusal.
+pub(crate) const WORDS_BYTES_MAX: usize = 1 << 10;

@@ -1,0 +1,133 @@
+//! What an owner does for one reader, as a state machine: it calls nothing and knows no clock.
+
+use crate::limits::{N_PIECES_MAX, N_READS_MAX, OWNER_STALL_MAX};
+use crate::runs::{Outbox, Place};
+use crate::wire::Request;
+use planes::{LeaseTable, LeasedMemory, Region};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+use types::{Error, ErrorKind, Result};
+
+/// The reads that one reader has asked for.
+pub(crate) struct Owner {
+    /// The table it reads from.
+    pub(crate) table: u128,
+    serving: HashMap<u64, Serving>,
+    /// Reads of which something is left to send, first come, first served.
+    queue: VecDeque<u64>,
+    n_pieces: usize,
+    last_progress: Instant,
+}
+
+struct Serving {
+    memory: Arc<LeasedMemory>,
+    outbox: Outbox,
+    n_pieces: usize,
+    /// None when nobody waits for it any more.
+    outcome: Option<Result<()>>,
+}
+
+/// The next thing to send.
+pub(crate) struct Piece {
+    pub(crate) read: u64,
+    pub(crate) place: Place,
+    pub(crate) region: Region,
+    pub(crate) pin: Arc<LeasedMemory>,
+}
+
+impl Owner {
+    pub(crate) fn new(table: u128, now: Instant) -> Self {
+        Self {
+            table,
+            serving: HashMap::new(),
+            queue: VecDeque::new(),
+            n_pieces: 0,
+            last_progress: now,
+        }
+    }
+
+    /// Takes a request. Gives the reply if there is nothing to send.
+    ///
+    /// Errors: what to tell the reader.
+    pub(crate) fn ask(
+        &mut self,
+        read: u64,
+        request: &Request,
+        table: Option<&LeaseTable>,
+    ) -> Result<Option<Result<()>>> {
+        if self.serving.len() >= N_READS_MAX || self.serving.contains_key(&read) {
+            return Err(Error::new(ErrorKind::Overloaded, "too many reads at a time"));
+        }
+        let table = table.ok_or_else(|| crate::lost("it serves this memory no longer"))?;
+        let memory = table.pin(request.lease, request.secret)?;
+        let outbox = Outbox::fill(&memory, &request.segments)?;
+        if outbox.is_empty() {
+            return Ok(Some(Ok(())));
+        }
+        let outcome = Some(Ok(()));
+        self.serving.insert(read, Serving { memory, outbox, n_pieces: 0, outcome });
+        self.queue.push_back(read);
+        Ok(None)
+    }
+
+    /// The next piece, if another may be on its way.
+    pub(crate) fn next_piece(&mut self, now: Instant) -> Option<Piece> {
+        while self.n_pieces < N_PIECES_MAX {
+            let read = *self.queue.front()?;
+            let next = self.serving.get_mut(&read).and_then(|serving| {
+                let (place, region) = serving.outbox.next()?;
+                serving.n_pieces += 1;
+                Some(Piece { read, place, region, pin: Arc::clone(&serving.memory) })
+            });
+            let Some(piece) = next else {
+                self.queue.pop_front();
+                continue;
+            };
+            if self.n_pieces == 0 {
+                self.last_progress = now;
+            }
+            self.n_pieces += 1;
+            return Some(piece);
+        }
+        None
+    }
+
+    /// A piece has been fetched, or cannot be. Gives the reply when it was the last.
+    pub(crate) fn sent(
+        &mut self,
+        read: u64,
+        outcome: Result<()>,
+        now: Instant,
+    ) -> Option<Result<()>> {
+        self.n_pieces -= 1;
+        self.last_progress = now;
+        let serving = self.serving.get_mut(&read)?;
+        serving.n_pieces -= 1;
+        if let (Err(failure), Some(Ok(()))) = (outcome, &serving.outcome) {
+            serving.outcome = Some(Err(failure));
+            serving.outbox = Outbox::default();
+        }
+        let is_over = serving.outbox.is_empty() && serving.n_pieces == 0;
+        if is_over { self.serving.remove(&read)?.outcome } else { None }
+    }
+
+    /// The reader wants no more of a read.
+    pub(crate) fn cancel(&mut self, read: u64) {
+        let Some(serving) = self.serving.get_mut(&read) else { return };
+        (serving.outbox, serving.outcome) = (Outbox::default(), None);
+        if serving.n_pieces == 0 {
+            self.serving.remove(&read);
+        }
+    }
+
+    /// Whether anything is on its way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.n_pieces > 0
+    }
+
+    /// Whether the reader has fetched nothing for too long.
+    pub(crate) fn is_stalled(&self, now: Instant) -> bool {
+        self.is_busy() && now.duration_since(self.last_progress) > OWNER_STALL_MAX
+    }
+}

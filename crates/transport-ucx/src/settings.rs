@@ -1,0 +1,70 @@
+//! UCX's settings that we need to be other than its defaults, where the user has not set them.
+
+use std::ffi::CString;
+use std::ptr;
+use types::{Error, ErrorKind, Result};
+use ucx_sys::{Library, UCS_OK, ucp_config_t};
+
+/// Names without the prefix `UCX_`, and values.
+///
+/// - Without error handling over shared memory there is no shared memory between peers whose loss
+///   must be noticed, and a sixteenth of the speed.
+/// - Nobody writes into another's memory: whoever receives fetches (`get_zcopy`), or copies what
+///   was streamed to it. A peer that could write might still do so when its endpoint is closed and
+///   the memory has been given back.
+/// - For the same reason a stream over TCP carries messages, which name a receive under way, and
+///   not writes to addresses.
+const SETTINGS: [(&str, &str); 3] =
+    [("MM_ERROR_HANDLING", "y"), ("RNDV_SCHEME", "get_zcopy"), ("TCP_PUT_ENABLE", "n")];
+
+/// UCX's settings from its files and environment, with ours where the user said nothing.
+pub(crate) struct Settings {
+    library: &'static Library,
+    config: *mut ucp_config_t,
+}
+
+impl Settings {
+    /// Errors: UCX cannot make sense of its environment (`InvalidInput`).
+    pub(crate) fn read(library: &'static Library) -> Result<Self> {
+        let mut config = ptr::null_mut();
+        // SAFETY: no prefix and no file are allowed, and the place for the answer is ours.
+        let status = unsafe { (library.ucp_config_read)(ptr::null(), ptr::null(), &mut config) };
+        if status != UCS_OK {
+            let why = library.words(status);
+            return Err(Error::invalid(format!("UCX cannot read its settings: {why}")));
+        }
+        let settings = Self { library, config };
+        for (name, value) in SETTINGS {
+            if std::env::var_os(format!("UCX_{name}")).is_none() {
+                settings.set(name, value)?;
+            }
+        }
+        Ok(settings)
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<()> {
+        let words = [name, value].map(|word| CString::new(word).expect("a word has no zero byte"));
+        // SAFETY: the settings were read above, and both strings live until the call returns.
+        let status = unsafe {
+            (self.library.ucp_config_modify)(self.config, words[0].as_ptr(), words[1].as_ptr())
+        };
+        if status == UCS_OK {
+            return Ok(());
+        }
+        let why = self.library.words(status);
+        let message = format!("UCX does not take the setting UCX_{name}={value}: {why}");
+        Err(Error::new(ErrorKind::Unavailable, message))
+    }
+
+    /// For `ucp_init_version`, valid as long as this value.
+    pub(crate) fn as_ptr(&self) -> *const ucp_config_t {
+        self.config
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        // SAFETY: read by `ucp_config_read`, released once, and UCX keeps a copy of what it needs.
+        unsafe { (self.library.ucp_config_release)(self.config) };
+    }
+}

@@ -1,0 +1,142 @@
+//! What the thread of UCX and everybody else have in common: commands one way, and the state that
+//! both look at.
+
+use crate::handshake::Hello;
+use crate::limits::N_COMMANDS_MAX;
+use crate::reader::Order;
+use crate::system::Bell;
+use planes::{ClusterKey, LeaseTable};
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use types::{Error, ErrorKind, Result};
+
+/// What the thread is asked to do.
+pub(crate) enum Command {
+    /// Make a pair of us and a peer that has proved itself.
+    Join(Join),
+    /// Read from the peer of a pair.
+    Read { pair: u64, order: Order },
+}
+
+/// A pair to be made.
+pub(crate) struct Join {
+    /// What the peer will call it.
+    pub(crate) name: u64,
+    pub(crate) role: Role,
+    /// What the peer said.
+    pub(crate) peer: Hello,
+    /// The connection of the handshake.
+    pub(crate) stream: TcpStream,
+    pub(crate) reply: SyncSender<Result<Arc<PairRef>>>,
+}
+
+/// What we are to the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Owner,
+    Reader,
+}
+
+/// A pair, as others than the thread know it.
+pub(crate) struct PairRef {
+    pub(crate) name: u64,
+    is_lost: AtomicBool,
+}
+
+/// See the file's description.
+pub(crate) struct Shared {
+    pub(crate) key: ClusterKey,
+    /// `host:port` of our handshakes.
+    pub(crate) host: String,
+    /// The address of our UCX worker; set when the thread has begun.
+    pub(crate) worker: OnceLock<Vec<u8>>,
+    /// Connections whose other end has not proved itself yet.
+    pub(crate) n_strangers: AtomicUsize,
+    pub(crate) bell: Bell,
+    tables: Mutex<HashMap<u128, Arc<LeaseTable>>>,
+    commands: SyncSender<Command>,
+    is_stopped: AtomicBool,
+    has_cancelled: AtomicBool,
+}
+
+impl PairRef {
+    pub(crate) fn new(name: u64) -> Self {
+        Self { name, is_lost: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn lose(&self) {
+        self.is_lost.store(true, Ordering::Release);
+    }
+}
+
+impl Shared {
+    /// Errors: no descriptors are left.
+    pub(crate) fn new(key: ClusterKey, host: String) -> io::Result<(Arc<Self>, Receiver<Command>)> {
+        let (commands, received) = sync_channel(N_COMMANDS_MAX);
+        let shared = Self {
+            key,
+            host,
+            worker: OnceLock::new(),
+            n_strangers: AtomicUsize::new(0),
+            bell: Bell::new()?,
+            tables: Mutex::default(),
+            commands,
+            is_stopped: AtomicBool::new(false),
+            has_cancelled: AtomicBool::new(false),
+        };
+        Ok((Arc::new(shared), received))
+    }
+
+    /// The lease tables that peers may read from.
+    pub(crate) fn tables(&self) -> MutexGuard<'_, HashMap<u128, Arc<LeaseTable>>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a command to the thread. Errors: too many are waiting (`Overloaded`), or the
+    /// transport was closed (`PeerLost`).
+    pub(crate) fn command(&self, command: Command) -> Result<()> {
+        use std::sync::mpsc::TrySendError::{Disconnected, Full};
+        self.commands.try_send(command).map_err(|refused| match refused {
+            Full(_) => Error::new(ErrorKind::Overloaded, "too many transfers are waiting"),
+            Disconnected(_) => crate::lost("the transport was closed"),
+        })?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Tells the thread, when dropped, that somebody waits no longer.
+    pub(crate) fn notice_on_drop(self: &Arc<Self>) -> impl Drop + Send + use<> {
+        struct Notice(Arc<Shared>);
+        impl Drop for Notice {
+            fn drop(&mut self) {
+                self.0.has_cancelled.store(true, Ordering::Release);
+                self.0.bell.ring();
+            }
+        }
+        Notice(Arc::clone(self))
+    }
+
+    /// Whether somebody waits no longer, since this was last asked.
+    pub(crate) fn take_cancelled(&self) -> bool {
+        self.has_cancelled.load(Ordering::Relaxed)
+            && self.has_cancelled.swap(false, Ordering::AcqRel)
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+}
