@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/lib.sh
 
-# Of each kind; `triptych-bench eval` asks ten times as many when nobody says otherwise.
+# Of each kind; `triptych bench eval` asks ten times as many when nobody says otherwise.
 N_QUESTIONS=50
 
 main() {
@@ -13,7 +13,6 @@ main() {
   need git git "the tidy test looks at tracked files"
   need curl curl "to see when the server is ready"
   say "building"
-  cargo build -p bench
   cargo build --release -p triptych
   install_typefaces
   evaluate
@@ -23,7 +22,7 @@ main() {
 
 install_typefaces() {
   local packages
-  mapfile -t packages < <("$(built debug triptych-bench)" fonts)
+  mapfile -t packages < <("$(built release triptych)" bench fonts)
   [ ${#packages[@]} = 0 ] || install_packages "typefaces of the numbers the demo model must read" "${packages[@]}"
 }
 
@@ -39,11 +38,11 @@ evaluate() {
   port=$(free_port)
   url=http://127.0.0.1:$port
   say "timing the start of the demo model's server ${roles[*]}"
-  serve_demo "$(built debug triptych-bench)" ready --url "$url" --
+  serve_demo "$(built release triptych)" bench ready --url "$url" --
   say "asking it about fresh pictures"
   serve_demo start_server
   wait_for_health "$url"
-  "$(built debug triptych-bench)" eval --url "$url" --n "$N_QUESTIONS"
+  "$(built release triptych)" bench eval --url "$url" --n "$N_QUESTIONS"
   stop_server
 }
 

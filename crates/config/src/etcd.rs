@@ -42,12 +42,12 @@ pub struct EtcdConfig {
     pub endpoints: Vec<String>,
     /// Name and password.
     pub user: Option<(String, HiddenText)>,
-    /// Certificates; `None` where the system's authorities do.
+    /// Certificates; `None` where nothing is encrypted.
     pub tls: Option<EtcdTls>,
 }
 
 /// Certificates, as PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EtcdTls {
     /// Who signs the server's.
     pub ca: Option<Hidden>,
@@ -64,12 +64,17 @@ impl EtcdFlags {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let given = self.etcd_endpoints.or(usual).unwrap_or(ENDPOINT.to_owned());
         let endpoints = servers("--etcd-endpoints", &given, scheme, &["http", "https"])?;
-        let is_plain = |url: &String| url.starts_with("http://");
-        if tls.is_some() && endpoints.iter().any(is_plain) {
-            return Err(Error::invalid(
-                "--etcd-endpoints: certificates are given, so expected https:// URLs only",
-            ));
-        }
+        let n_plain = endpoints.iter().filter(|url| url.starts_with("http://")).count();
+        let tls = match n_plain {
+            0 => Some(tls.unwrap_or_default()),
+            n if n == endpoints.len() && tls.is_none() => None,
+            _ => {
+                return Err(Error::invalid(
+                    "--etcd-endpoints: expected https:// URLs only, where one is given or a \
+                     certificate",
+                ));
+            }
+        };
         let user = match (self.etcd_user, self.etcd_password_file) {
             (None, None) => None,
             (Some(name), Some(file)) => {

@@ -77,6 +77,14 @@ pub struct NatsTls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+impl NatsConfig {
+    /// The servers without what must not be shown.
+    pub fn shown(&self) -> String {
+        let shown: Vec<String> = self.servers.iter().map(HiddenUrl::shown).collect();
+        shown.join(",")
+    }
+}
+
 impl NatsFlags {
     /// Reads the files that the flags name; `usual` is the URL that the environment says.
     pub(crate) fn resolve(self, usual: Option<String>) -> Result<NatsConfig> {

@@ -204,6 +204,10 @@ fn certificates_go_with_encrypted_endpoints() {
     assert_eq!(etcd.tls.unwrap().ca.unwrap().bytes(), b"a certificate");
     let plain = ["--etcd-ca-file", &pem, "--etcd-endpoints", "http://etcd:2379"];
     refused(frontend(&plain), &["--etcd-endpoints", "https://"]);
+    let mixed = frontend(&["--etcd-endpoints", "http://a:1,https://b:1"]);
+    refused(mixed, &["--etcd-endpoints", "https:// URLs only"]);
+    let encrypted = frontend(&["--etcd-endpoints", "https://a:1"]).unwrap().etcd.unwrap();
+    assert!(encrypted.tls.is_some_and(|tls| tls.ca.is_none()), "the system's authorities");
     refused(frontend(&["--etcd-cert-file", &pem]), &["--etcd-key-file", "go together"]);
     let tls = ["--nats-ca-file", &pem, "--nats-cert-file", &pem, "--nats-key-file", &pem];
     let nats = frontend(&tls).unwrap().nats.unwrap();

@@ -3,10 +3,21 @@
 //! The only crate that names concrete planes. A binary is a page: it parses its flags and calls
 //! what is here. Must not know how anything works, only what goes with what.
 
+pub mod check;
+mod connect;
+mod fronting;
 mod model;
 mod observe;
+pub mod process;
 mod serve;
 mod sizes;
+mod system;
+mod text_only;
 mod workers;
+mod working;
 
+pub use connect::connect;
+pub use fronting::{Fronting, Listening};
 pub use serve::{Served, serve};
+pub use system::System;
+pub use working::work;

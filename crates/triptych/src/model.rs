@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use tensor::Device;
 use text::Tokenizer;
-use types::Result;
+use types::{Error, Result};
 
 /// A model that engines can be started on.
 pub(crate) struct LoadedModel {
@@ -24,10 +24,7 @@ enum Backing {
 impl LoadedModel {
     /// Loads the model of `config`. Errors: its folder is not what it should be.
     pub(crate) fn load(config: &WorkerConfig, kind: &EngineKind) -> Result<Self> {
-        let load_format = match config.load_format {
-            LoadFormat::Auto => models::LoadFormat::Auto,
-            LoadFormat::Dummy => models::LoadFormat::Dummy,
-        };
+        let load_format = load_format(config);
         let mut description = models::describe(&config.model_folder, load_format)?;
         description.card.template_override.clone_from(&config.template_override);
         let backing = match kind {
@@ -40,12 +37,27 @@ impl LoadedModel {
         Ok(Self { description, backing })
     }
 
+    /// [`Self::load`], beside the async threads.
+    pub(crate) async fn load_beside(config: &WorkerConfig, kind: &EngineKind) -> Result<Self> {
+        let (config, kind) = (config.clone(), kind.clone());
+        let load = tokio::task::spawn_blocking(move || Self::load(&config, &kind));
+        load.await.map_err(|_| Error::internal("loading the model broke off"))?
+    }
+
     /// What one more engine runs; all share the weights.
     pub(crate) fn backend(&self) -> Backend {
         match &self.backing {
             Backing::Weights(model) => Backend::Model(Arc::clone(model)),
             Backing::Mock(mock) => Backend::Mock(mock.clone()),
         }
+    }
+}
+
+/// Where the weights come from, in the words of the loader.
+pub(crate) fn load_format(config: &WorkerConfig) -> models::LoadFormat {
+    match config.load_format {
+        LoadFormat::Auto => models::LoadFormat::Auto,
+        LoadFormat::Dummy => models::LoadFormat::Dummy,
     }
 }
 

@@ -11,20 +11,11 @@ const SECONDS: f64 = 1e-6;
 
 /// Shows a worker in the metrics from now on, read afresh each time.
 pub(crate) fn observe(telemetry: &Telemetry, role: Role, max_batch_size: usize, view: WorkerView) {
-    let metrics = telemetry.workers.of_role(name(role));
+    let metrics = telemetry.workers.of_role(role.name());
     telemetry.before_reading(move || {
         show(&metrics, &view.engine().stats(), max_batch_size);
         raise_to(&metrics.leases_expired, view.n_leases_expired());
     });
-}
-
-fn name(role: Role) -> &'static str {
-    match role {
-        Role::Aggregated => "agg",
-        Role::Encode => "encode",
-        Role::Prefill => "prefill",
-        Role::Decode => "decode",
-    }
 }
 
 fn show(metrics: &RoleMetrics, stats: &EngineStats, max_batch_size: usize) {
@@ -40,6 +31,9 @@ fn show(metrics: &RoleMetrics, stats: &EngineStats, max_batch_size: usize) {
     metrics.waiting.set((scheduler.n_waiting + scheduler.n_imports_waiting) as i64);
     metrics.running.set(scheduler.n_running as i64);
     metrics.batch_occupancy.set(scheduler.n_running as f64 / max_batch_size as f64);
+    let (batches, waits_us) = (&stats.encode_batches, &stats.encode_waits_us);
+    metrics.encode_batch.copy(batches.buckets(), batches.sum(), 1.0);
+    metrics.encode_seconds.copy(waits_us.buckets(), waits_us.sum(), SECONDS);
     raise_to(&metrics.prefix_hit_tokens, scheduler.prefix_hit_tokens);
     raise_to(&metrics.prefix_query_tokens, scheduler.prefix_query_tokens);
     raise_to(&metrics.preempted, scheduler.n_preempted);

@@ -50,21 +50,26 @@ fn n_blocks(args: &EngineArgs, spec: &ModelSpec) -> usize {
     if let Some(max_tokens) = args.kv_cache.max_tokens {
         return max_tokens.div_ceil(block_size);
     }
+    let n_bytes = KV_BYTES_MAX.min(free_memory() / KV_FREE_MEMORY_DIVISOR);
+    // More than a full batch of the longest contexts would never be used.
+    let useful = args.max_batch_size * spec.max_seq_len.div_ceil(block_size);
+    (n_bytes / block_bytes(args, spec)).clamp(1, useful)
+}
+
+/// Bytes of one KV block.
+pub(crate) fn block_bytes(args: &EngineArgs, spec: &ModelSpec) -> usize {
     let layout = KvLayout {
-        block_size,
+        block_size: args.kv_cache.tokens_per_block,
         n_layers: spec.kv.n_layers,
         n_kv_heads: spec.kv.n_kv_heads,
         head_dim: spec.kv.head_dim,
         dtype: DType::F32,
     };
-    let n_bytes = KV_BYTES_MAX.min(free_memory() / KV_FREE_MEMORY_DIVISOR);
-    // More than a full batch of the longest contexts would never be used.
-    let useful = args.max_batch_size * spec.max_seq_len.div_ceil(block_size);
-    (n_bytes / layout.block_bytes()).clamp(1, useful)
+    layout.block_bytes()
 }
 
 /// Bytes that programs can still take.
-fn free_memory() -> usize {
+pub(crate) fn free_memory() -> usize {
     let known = std::fs::read_to_string("/proc/meminfo").ok();
     known.as_deref().and_then(available).unwrap_or(FREE_MEMORY_UNKNOWN)
 }

@@ -8,16 +8,22 @@ use crate::text_only::without_media;
 use config::worker::{Modality, WorkerConfig};
 use config::{Place, Role};
 use engine::EngineConfig;
-use planes::Planes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use planes::{Address, MembershipEvent, Planes};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use telemetry::Telemetry;
+use tokio::time::timeout;
 use types::Result;
 use types::stage::{Stage, Stages};
 use worker::{MediaPolicy, Worker, WorkerParts};
 
 /// Blocks of an engine that never holds KV.
 const N_BLOCKS_WITHOUT_KV: usize = 1;
+
+/// How long a worker that leaves waits until nobody sees it any more.
+const WITHDRAW_TIME: Duration = Duration::from_secs(1);
 
 /// Starts a worker in its place. Errors: impossible sizes, no memory, or a plane refused.
 pub(crate) async fn start(
@@ -70,12 +76,33 @@ pub(crate) fn announce(config: &WorkerConfig, role: Role, worker: &Worker) {
 }
 
 /// Has a worker leave the cluster and finish what it has begun, up to the deadline.
-pub(crate) async fn drain(worker: &mut Worker, deadline: Duration) {
-    if !worker.drain(deadline).await {
-        tracing::warn!(
-            "{} calls are broken off, because --drain-timeout-s is over",
-            worker.view().n_calls()
-        );
+pub(crate) async fn leave(planes: &Planes, worker: &mut Worker, deadline: Duration) {
+    let give_up = Instant::now() + deadline;
+    let gone = until_gone(planes.discovery.watch(), worker.view().address().clone());
+    worker.drain(deadline).await;
+    // Out of reach, its entry ends by itself; nobody here needs to wait longer for that.
+    let _ = timeout(WITHDRAW_TIME, gone).await;
+    // What others sent in the last moment in which they saw it is answered as well.
+    if !worker.drain(give_up.saturating_duration_since(Instant::now())).await {
+        let n_calls = worker.view().n_calls();
+        tracing::warn!("{n_calls} calls are broken off, because --drain-timeout-s is over");
+    }
+}
+
+/// Waits until nobody sees the instance at `address` any more.
+async fn until_gone(mut events: BoxStream<'static, MembershipEvent>, address: Address) {
+    let mut id = None;
+    while let Some(event) = events.next().await {
+        match event {
+            MembershipEvent::Snapshot(there) => {
+                let found = there.into_iter().find(|instance| instance.address == address);
+                let Some(instance) = found else { return };
+                id = Some(instance.id);
+            }
+            MembershipEvent::Left(left) if id == Some(left) => return,
+            MembershipEvent::Left(_) | MembershipEvent::Joined(_) => {}
+            MembershipEvent::SourceLost => {}
+        }
     }
 }
 
@@ -91,7 +118,8 @@ fn stages(place: &Place) -> Stages {
     }
 }
 
-fn sizes_of_role(mut sizes: EngineConfig, role: Role) -> EngineConfig {
+/// An engine that never holds KV has no pool of it.
+pub(crate) fn sizes_of_role(mut sizes: EngineConfig, role: Role) -> EngineConfig {
     match role {
         Role::Encode => sizes.scheduler.n_blocks = N_BLOCKS_WITHOUT_KV,
         Role::Aggregated | Role::Prefill | Role::Decode => {}

@@ -107,3 +107,18 @@ async fn a_seed_gives_the_same_answer_whatever_else_is_running() {
         assert_ne!(choices[0]["message"], choices[1]["message"], "choices differ");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_text_refuses_pictures_as_the_clients_mistake() {
+    for roles in TOPOLOGIES {
+        let server = TestServer::start(roles, &["--modality", "text"]).await;
+        let (status, body) =
+            post(&server, about_a_file("data:image/png;base64,iVBORw0KGgo=")).await;
+        assert_eq!(status, 400, "{body}");
+        assert_eq!(body["error"]["param"], "messages[0].content[0].image_url");
+        let hello = json!({"model": "shapes", "max_tokens": 5,
+                           "messages": [{"role": "user", "content": "Hello!"}]});
+        let (status, body) = post(&server, hello).await;
+        assert_eq!(status, 200, "{body}");
+    }
+}

@@ -1,45 +1,33 @@
-//! The real binary: it says what is wrong, and SIGTERM lets it finish what it has begun.
+//! The real programs: they say what they take and what is wrong, and a signal lets them finish.
 
 mod common;
 
+use common::cluster::{ROLES, program};
 use common::demo_model;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A process that is killed if the test fails.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use common::process::{PATIENCE, Process, Signal};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 
 fn triptych(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_triptych"));
-    command.args(args).stderr(Stdio::piped()).stdin(Stdio::null()).env("NO_COLOR", "1");
+    let mut command = program("triptych");
+    command.args(args);
     command
+}
+
+/// Status and all words of a program that ends by itself.
+fn output(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().unwrap();
+    let words = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.code(), words.concat())
 }
 
 /// Starts serving the demo model; gives the process and `host:port`.
 fn serve() -> (Process, String) {
-    let model = demo_model();
     let flags = ["serve", "--http-host", "127.0.0.1", "--http-port", "0", "--model-path"];
-    let mut command = triptych(&flags);
-    let mut process = Process(command.arg(model).spawn().unwrap());
-    let mut log = BufReader::new(process.0.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("serving shapes on http://") {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended before it served");
-    }
+    let process = Process::spawn("triptych", triptych(&flags).arg(demo_model()));
+    let line = process.expect_line("serving shapes on http://");
     let address = line.trim().rsplit("http://").next().unwrap().to_owned();
-    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     (process, address)
 }
 
@@ -57,38 +45,98 @@ fn sigterm_lets_a_running_answer_finish() {
     socket.write_all(body.as_bytes()).unwrap();
     let mut begun = [0; 64];
     socket.read_exact(&mut begun).unwrap();
-    let id = process.0.id().to_string();
-    assert!(Command::new("sh").args(["-c", "kill -TERM $0", &id]).status().unwrap().success());
+    process.signal(Signal::Term);
     let mut rest = String::new();
     socket.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("data: [DONE]"), "{rest}");
     assert!(!rest.contains("\"error\""), "{rest}");
-    let give_up = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = process.0.try_wait().unwrap() {
-            break status;
-        }
-        assert!(Instant::now() < give_up, "it did not end");
-        std::thread::sleep(Duration::from_millis(10));
-    };
+    let status = process.expect_end();
     assert!(status.success(), "{status}");
     assert!(TcpStream::connect(&address).is_err(), "nobody listens any more");
 }
 
 #[test]
+fn every_program_says_what_it_takes() {
+    let check = |command: &mut Command, expected: &[&str]| {
+        let (status, words) = output(command.arg("--help"));
+        assert_eq!(status, Some(0), "{words}");
+        for word in expected {
+            assert!(words.contains(word), "{command:?} does not say {word}");
+        }
+    };
+    for role in ROLES {
+        let own = if role == "frontend" { "--http-port" } else { "--model-path" };
+        check(&mut program(role), &["--etcd-endpoints", "--nats-url", "--system-port", own]);
+    }
+    check(&mut program("worker"), &["--disaggregation-mode"]);
+    check(&mut triptych(&["serve"]), &["--roles", "--transport"]);
+    check(&mut triptych(&["check"]), &["--for"]);
+    check(&mut triptych(&["bench", "load"]), &["--url"]);
+}
+
+#[test]
+fn secrets_of_the_environment_are_not_shown() {
+    let mut command = program("frontend");
+    command.env("TRIPTYCH_NATS_URL", "nats://me:hunter2@nats").arg("--help");
+    let (_, words) = output(&mut command);
+    assert!(words.contains("TRIPTYCH_NATS_URL") && !words.contains("hunter2"), "{words}");
+}
+
+#[test]
 fn what_is_wrong_is_said_in_words() {
-    let check = |args: &[&str], expect: &str| {
-        let output = triptych(args).output().unwrap();
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{args:?}");
-        assert!(words.contains(expect), "{args:?} says {words:?}, not {expect:?}");
+    let check = |command: &mut Command, expect: &str| {
+        let (status, words) = output(command);
+        assert_ne!(status, Some(0), "{command:?}");
+        assert!(words.contains(expect), "{command:?} says {words:?}, not {expect:?}");
         assert!(!words.contains("panicked"), "{words}");
     };
-    check(&["serve"], "--model-path");
-    check(&["serve", "--model-path", "/nowhere"], "/nowhere");
+    let serve = |args: &[&str], expect: &str| {
+        check(triptych(&["serve", "--http-port", "0"]).args(args), expect);
+    };
+    serve(&[], "--model-path");
+    serve(&["--model-path", "/nowhere"], "/nowhere");
     let model = demo_model();
     let model = model.to_str().unwrap();
-    check(&["serve", "--model-path", model, "--roles", "e,p"], "--roles");
-    check(&["serve", "--model-path", model, "--device", "cuda"], "CUDA");
-    check(&["serve", "--model-path", model, "--override-engine-args", "{\"a\": 1}"], "unknown key");
+    serve(&["--model-path", model, "--roles", "e,p"], "--roles");
+    serve(&["--model-path", model, "--device", "cuda"], "CUDA");
+    serve(&["--model-path", model, "--override-engine-args", "{\"a\": 1}"], "unknown key");
+    let worker = |args: &[&str], expect: &str| {
+        check(program("worker").args(["--model-path", model]).args(args), expect);
+    };
+    worker(&["--transport", "mem"], "inside one process only");
+    worker(&["--encode-endpoint", "dyn://dynamo.e.generate"], "only a prefill worker");
+    check(&mut program("decode-worker"), "--model-path");
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let http = ["--http-host", "127.0.0.1", "--http-port", &port];
+    check(program("frontend").args(http), "--http-port: cannot listen on 127.0.0.1");
+}
+
+#[test]
+fn a_check_says_what_would_fail_and_why() {
+    let model = demo_model();
+    let model = model.to_str().unwrap();
+    let check = |args: &[&str], status: i32, expected: &[&str]| {
+        let (found, words) = output(triptych(&["check"]).args(args));
+        assert_eq!(found, Some(status), "{args:?} says {words}");
+        for line in expected {
+            assert!(words.lines().any(|found| found.starts_with(line)), "{line:?} not in {words}");
+        }
+    };
+    let here = ["--http-host", "127.0.0.1", "--model-path", model];
+    let free = [&here[..], &["--http-port", "0"]].concat();
+    check(&free, 0, &["ok    http port", "ok    model", "ok    memory"]);
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    check(&[&here[..], &["--http-port", &port]].concat(), 1, &["FAIL  http port"]);
+    let nowhere = "127.0.0.1:9";
+    let servers = ["--etcd-endpoints", nowhere, "--nats-url", nowhere, "--start-timeout-s", "1"];
+    let worker = ["--for", "worker", "--model-path", model, "--transport", "tcp"];
+    let lines = ["FAIL  etcd", "FAIL  nats", "ok    tcp", "warn  cluster key", "ok    model"];
+    check(&[&worker[..], &servers[..]].concat(), 1, &lines);
+    let folder = env!("CARGO_MANIFEST_DIR");
+    check(&["--http-port", "0", "--model-path", folder], 1, &["FAIL  model"]);
+    let huge = ["--override-engine-args", r#"{"kv_cache_config": {"max_tokens": 4294967296}}"#];
+    check(&[&free[..], &huge[..]].concat(), 1, &["FAIL  memory"]);
+    check(&["--model-path", "/nowhere"], 1, &["FAIL  options       --model-path /nowhere"]);
 }

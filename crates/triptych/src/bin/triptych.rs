@@ -1,14 +1,17 @@
 //! Everything in one process (`triptych serve`), and the tools.
 
 use clap::{Parser, Subcommand};
-use config::{ServeFlags, World};
+use config::{CheckFlags, ServeFlags, World};
 use frontend::Shutdown;
 use std::process::ExitCode;
-use types::{Error, Result};
+use triptych::process::{failed, run, unless_stopped};
+use types::Result;
+
+const NAME: &str = "triptych";
 
 /// Serves multimodal language models.
 #[derive(Parser)]
-#[command(name = "triptych", version, about, arg_required_else_help = true)]
+#[command(name = NAME, version, about, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -18,37 +21,29 @@ struct Cli {
 enum Command {
     /// Answer requests: frontend and workers in one process.
     Serve(Box<ServeFlags>),
+    /// Say what would keep a process with these flags from starting, without starting it.
+    Check(Box<CheckFlags>),
+    /// Measure a server from outside.
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(message) = telemetry::log::start() {
-        return failed(&message);
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&format!("cannot start threads: {error}")),
-    };
-    let result = match cli.command {
-        Command::Serve(flags) => runtime.block_on(serve(*flags)),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error.to_string()),
+    match Cli::parse().command {
+        Command::Serve(flags) => run(NAME, |shutdown| serve(*flags, shutdown)),
+        Command::Check(flags) => run(NAME, |_| triptych::check::run(*flags)),
+        Command::Bench(command) => match bench::run(&command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => failed(NAME, &message),
+        },
     }
 }
 
-async fn serve(flags: ServeFlags) -> Result<()> {
+async fn serve(flags: ServeFlags, shutdown: Shutdown) -> Result<()> {
     let config = flags.resolve(&World::of_process())?;
     let name = config.worker.served_model_name.clone();
-    let shutdown = Shutdown::on_signals()
-        .map_err(|error| Error::internal(format!("cannot listen for signals: {error}")))?;
-    let served = triptych::serve(config, shutdown).await?;
+    let serving = triptych::serve(config, shutdown.clone());
+    let Some(served) = unless_stopped(&shutdown, serving).await? else { return Ok(()) };
     tracing::info!("serving {name} on http://{}", served.address);
     served.ended().await
-}
-
-fn failed(message: &str) -> ExitCode {
-    eprintln!("triptych: {message}");
-    ExitCode::FAILURE
 }

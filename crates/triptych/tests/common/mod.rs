@@ -1,21 +1,24 @@
-//! A server of the demo model in this process, and a client for it.
+//! A server of the demo model in this process and a client for it; and processes of their own, with
+//! the servers they need, in the modules.
 
 // Every test file uses a part of this.
 #![allow(dead_code)]
+
+pub(crate) mod cluster;
+pub(crate) mod process;
+pub(crate) mod servers;
 
 use bench::client::{Chat, Client};
 use clap::Parser;
 use config::{ServeFlags, World};
 use frontend::{Shutdown, ShutdownTrigger};
+use process::PATIENCE;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use triptych::Served;
 
 /// The two shapes of one process that every test of answers runs in.
 pub(crate) const TOPOLOGIES: [&str; 2] = ["agg", "e,p,d"];
-
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Parser)]
 struct Cli {

@@ -1,0 +1,40 @@
+//! A worker as a process of its own: it loads its model, joins the cluster, works until it is
+//! asked to stop, and leaves without breaking off what it has begun.
+
+use crate::connect::connect;
+use crate::model::LoadedModel;
+use crate::process::unless_stopped;
+use crate::system::System;
+use crate::workers;
+use config::{Role, WorkerProcessConfig, WorkerProcessFlags, World};
+use frontend::Shutdown;
+use planes::Planes;
+use types::Result;
+use worker::Worker;
+
+/// Resolves `flags` for a worker in `role` and works until `shutdown`.
+///
+/// Errors: what keeps it from working, in words for whoever started it.
+pub async fn work(flags: WorkerProcessFlags, role: Role, shutdown: Shutdown) -> Result<()> {
+    let config = flags.resolve(role, &World::of_process())?;
+    let system = System::start(&config.process).await?;
+    let Some((planes, mut worker)) = unless_stopped(&shutdown, join(&config, &system)).await?
+    else {
+        return Ok(());
+    };
+    shutdown.begun().await;
+    system.stopping();
+    workers::leave(&planes, &mut worker, config.process.drain_deadline).await;
+    Ok(())
+}
+
+async fn join(config: &WorkerProcessConfig, system: &System) -> Result<(Planes, Worker)> {
+    let planes = connect(&config.cluster, config.place.role.name(), system).await?;
+    system.starting("loading the model");
+    let model = LoadedModel::load_beside(&config.worker, &config.engine).await?;
+    let worker = workers::start(&planes, &model, &config.worker, &config.place).await?;
+    workers::observe(&system.telemetry, &config.worker, config.place.role, &worker);
+    workers::announce(&config.worker, config.place.role, &worker);
+    system.ready();
+    Ok((planes, worker))
+}
