@@ -44,7 +44,7 @@ now_ms() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
 # find_programs: installs and builds what is missing.
 find_programs() {
   need curl curl "to see when the first answer comes"
-  [ "${TRIPTYCH_TRANSPORT:-auto}" = tcp ] ||
+  [[ ${TRIPTYCH_TRANSPORT:-} = tcp || -n ${TRIPTYCH_UCX_LIBRARY:-} ]] ||
     need_library libucp.so.0 libucx0 "embeddings and KV blocks move between workers over UCX"
   has_etcd || need etcd etcd-server "workers and frontend find each other in etcd"
   has_nats || need nats-server nats-server "requests go to workers over NATS"
