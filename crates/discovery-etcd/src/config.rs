@@ -76,6 +76,10 @@ impl EtcdConfig {
         if self.endpoints.is_empty() {
             return Err(Error::invalid("no endpoint of etcd is given"));
         }
+        let is_encrypted = |url: &String| url.starts_with("https://");
+        if self.tls.is_none() && self.endpoints.iter().any(is_encrypted) {
+            return Err(Error::invalid("an endpoint of etcd is https://, but TLS is not set up"));
+        }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.namespace.is_empty() || !self.namespace.chars().all(is_plain) {
             let reason = "a namespace is made of letters, digits, `-`, `_` and `.`";
@@ -131,12 +135,15 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused() {
         let namespace = |name: &str| EtcdConfig { namespace: name.into(), ..Default::default() };
+        let (encrypted, tls) = (vec!["https://a:2379".to_owned()], Some(Tls::default()));
         for (config, is_right) in [
             (EtcdConfig::default(), true),
             (namespace("team-a_1.x"), true),
             (namespace(""), false),
             (namespace("a/instances"), false),
             (EtcdConfig { endpoints: Vec::new(), ..Default::default() }, false),
+            (EtcdConfig { endpoints: encrypted.clone(), ..Default::default() }, false),
+            (EtcdConfig { endpoints: encrypted, tls, ..Default::default() }, true),
         ] {
             assert_eq!(config.clone().checked().is_ok(), is_right, "{config:?}");
         }

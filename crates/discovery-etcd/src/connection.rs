@@ -7,7 +7,7 @@ use etcd_client::Client;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use types::{Error, ErrorKind};
 
 /// Longest time for an attempt: to connect, to show who we are, and to ask what is to be asked.
@@ -35,9 +35,15 @@ impl Dialer {
         Self { config, endpoint_idx: 0, pause: PAUSE_MIN, not_before: Instant::now() }
     }
 
-    /// The member that the next attempt goes to: the last one's, unless that failed.
+    /// The member that the next attempt goes to: the last one's, unless that failed or was lost.
     pub(crate) fn endpoint(&self) -> &str {
         &self.config.endpoints[self.endpoint_idx]
+    }
+
+    /// Turns away from a member whose connection was lost: where it fell silent, a further wait for
+    /// it would outlast the lease.
+    pub(crate) fn move_on(&mut self) {
+        self.endpoint_idx = (self.endpoint_idx + 1) % self.config.endpoints.len();
     }
 
     /// Connects and asks, after a pause that grows with each failure.
@@ -55,7 +61,7 @@ impl Dialer {
         };
         match &outcome {
             Ok(_) => self.pause = PAUSE_MIN,
-            Err(_) => self.endpoint_idx = (self.endpoint_idx + 1) % self.config.endpoints.len(),
+            Err(_) => self.move_on(),
         }
         self.not_before = Instant::now() + self.pause;
         if outcome.is_err() {
@@ -72,7 +78,7 @@ impl Dialer {
         ask(Client::connect([self.endpoint()], Some(options)).await?).await
     }
 
-    /// Makes attempts until one succeeds, fails for good, or the start deadline is near.
+    /// Makes attempts until one succeeds or fails for good, up to the start deadline.
     pub(crate) async fn until_deadline<T, Asked>(
         &mut self,
         ask: impl Fn(Client) -> Asked,
@@ -81,47 +87,64 @@ impl Dialer {
         Asked: Future<Output = Result<T, Failure>>,
     {
         let give_up = Instant::now() + self.config.start_deadline;
+        let mut last = Failure::passing("no answer");
         loop {
-            match self.attempt(&ask).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) if failure.may_pass() && self.not_before < give_up => {}
-                Err(failure) => return Err(self.explain(&failure)),
+            match timeout_at(give_up, self.attempt(&ask)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(failure)) if failure.may_pass() => last = failure,
+                Ok(Err(failure)) => return Err(self.explain(&failure)),
+                Err(_) => return Err(self.explain(&last)),
             }
         }
     }
 
     fn explain(&self, failure: &Failure) -> Error {
-        let trouble = match failure.kind {
-            ErrorKind::Forbidden => "refuses us".to_owned(),
-            ErrorKind::InvalidInput => "cannot be reached as configured".to_owned(),
-            _ => format!("did not serve us within {:?}", self.config.start_deadline),
+        let (kind, trouble) = match failure.blame {
+            Blame::Etcd => {
+                let waited = self.config.start_deadline;
+                (ErrorKind::Unavailable, format!("did not serve us within {waited:?}"))
+            }
+            Blame::Credentials => (ErrorKind::Forbidden, "refuses us".to_owned()),
+            Blame::Configuration => {
+                (ErrorKind::InvalidInput, "cannot be reached as configured".to_owned())
+            }
         };
         let (endpoints, cause) = (self.config.endpoints.join(", "), &failure.cause);
-        Error::new(failure.kind, format!("etcd at {endpoints} {trouble}: {cause}"))
+        Error::new(kind, format!("etcd at {endpoints} {trouble}: {cause}"))
     }
 }
 
 /// Why an attempt failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    kind: ErrorKind,
+    blame: Blame,
     cause: String,
 }
 
-impl Failure {
-    /// etcd is out of reach or in trouble, which may pass.
-    pub(crate) fn passing(cause: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Unavailable, cause: cause.into() }
-    }
-
+/// Whom a failure is to be blamed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// It is out of reach or in trouble, which may pass.
+    Etcd,
+    /// The user and the password, or the rights that they give.
+    Credentials,
     /// What is configured cannot work.
-    fn invalid(cause: impl ToString) -> Self {
-        Self { kind: ErrorKind::InvalidInput, cause: cause.to_string() }
+    Configuration,
+}
+
+impl Failure {
+    /// etcd is out of reach or in trouble.
+    pub(crate) fn passing(cause: impl Into<String>) -> Self {
+        Self { blame: Blame::Etcd, cause: cause.into() }
     }
 
-    /// Whether trying again is of use.
+    fn of_configuration(cause: &impl ToString) -> Self {
+        Self { blame: Blame::Configuration, cause: cause.to_string() }
+    }
+
+    /// Whether trying again at start is of use.
     fn may_pass(&self) -> bool {
-        self.kind == ErrorKind::Unavailable
+        self.blame == Blame::Etcd
     }
 
     pub(crate) fn cause(&self) -> &str {
@@ -136,17 +159,17 @@ impl From<etcd_client::Error> for Failure {
     fn from(error: etcd_client::Error) -> Self {
         use etcd_client::Error as Etcd;
         let is_refused = grpc_code(&error).is_some_and(|code| REFUSALS.contains(&code));
-        let kind = if is_refused { ErrorKind::Forbidden } else { ErrorKind::Unavailable };
+        let blame = if is_refused { Blame::Credentials } else { Blame::Etcd };
         match error {
             Etcd::GRpcStatus(status) => {
                 let answered = || status.message().to_owned();
                 let cause = StdError::source(&status).map_or_else(answered, root_cause);
-                Self { kind, cause }
+                Self { blame, cause }
             }
             // What does not come from the network comes from the configuration.
-            Etcd::TransportError(error) => Self::invalid(root_cause(&error)),
-            Etcd::InvalidUri(error) => Self::invalid(error),
-            Etcd::InvalidArgs(cause) => Self::invalid(cause),
+            Etcd::TransportError(error) => Self::of_configuration(&root_cause(&error)),
+            Etcd::InvalidUri(error) => Self::of_configuration(&error),
+            Etcd::InvalidArgs(cause) => Self::of_configuration(&cause),
             other => Self::passing(other.to_string()),
         }
     }

@@ -149,12 +149,13 @@ mod tests {
     }
 
     fn written() -> String {
-        let card = "5c".repeat(32);
-        format!(
-            r#"{{"version":1,"id":"000000000000000000000000000000ab","model":"Qwen/Qwen2-VL-2B","#
-        ) + &format!(r#""card":"{card}","stages":["prefill","decode"],"address":"worker.ab","#)
-            + r#""transports":["ucx://x","tcp://10.0.0.1:7000"],"kv":{"block_size":32,"#
-            + r#""n_layers":28,"n_kv_heads":2,"head_dim":128,"dtype":"bf16"}}"#
+        let parts = [
+            r#"{"version":1,"id":"000000000000000000000000000000ab","model":"Qwen/Qwen2-VL-2B","#,
+            &format!(r#""card":"{}","stages":["prefill","decode"],"#, "5c".repeat(32)),
+            r#""address":"worker.ab","transports":["ucx://x","tcp://10.0.0.1:7000"],"#,
+            r#""kv":{"block_size":32,"n_layers":28,"n_kv_heads":2,"head_dim":128,"dtype":"bf16"}}"#,
+        ];
+        parts.concat()
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl Registration {
             let Err(failure) = self.renew().await;
             let (key, cause) = (&self.entry.key, failure.cause());
             tracing::warn!(key, cause, "lost the registration in etcd, registering again");
+            self.dialer.move_on();
             self.write_again().await;
             tracing::info!(key = self.entry.key, "registered in etcd again");
         }

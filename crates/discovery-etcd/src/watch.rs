@@ -77,6 +77,7 @@ impl Watcher {
             Some(Err(failure)) => {
                 tracing::info!(cause = failure.cause(), "lost the watch of etcd");
                 self.source = None;
+                self.dialer.move_on();
                 self.events.push_back(self.view.lost());
             }
             None => self.events.extend(self.view.end_grace()),

@@ -2,8 +2,9 @@
 
 use crate::server::Etcd;
 use crate::{PATIENCE, instance, next_event, silence};
-use discovery_etcd::{LEASE_TTL, REMOVAL_GRACE, SILENCE_MAX};
+use discovery_etcd::{EtcdConfig, LEASE_TTL, REMOVAL_GRACE, SILENCE_MAX};
 use etcd_client::{Client, GetOptions};
+use futures::StreamExt;
 use planes::MembershipEvent::{Joined, Left, Snapshot, SourceLost};
 use std::time::{Duration, Instant};
 use types::InstanceId;
@@ -129,6 +130,28 @@ async fn an_etcd_that_stands_still_takes_nobody_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stands_still_takes_nobody_along() {
+    let Some(members) = Etcd::start_three().await else { return };
+    let endpoints = members.iter().flat_map(|etcd| etcd.config().endpoints).collect();
+    let config = EtcdConfig { endpoints, ..members[0].config() };
+    let one = instance("one");
+    let discovery = discovery_etcd::connect(config).await.unwrap();
+    let _lease = discovery.register(one.clone()).await.unwrap();
+    let mut watch = discovery.watch();
+    assert_eq!(next_event(&mut watch).await, Snapshot(vec![one.clone()]));
+    members[0].signal("STOP");
+    assert_eq!(next_event(&mut watch).await, SourceLost);
+    assert_eq!(next_event(&mut watch).await, Snapshot(vec![one.clone()]));
+    let calm = Instant::now() + REMOVAL_GRACE + LEASE_TTL;
+    // The others may elect more than once, and say so.
+    while let Ok(event) = tokio::time::timeout_at(calm.into(), watch.next()).await {
+        let event = event.expect("a watch has no end");
+        assert!(event == SourceLost || event == Snapshot(vec![one.clone()]), "{event:?}");
+    }
+    assert!(is_written(&mut members[1].client().await, one.id).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn withdrawing_while_etcd_stands_still_hangs_nobody() {
     let Some(etcd) = Etcd::start().await else { return };
     let one = instance("one");
@@ -145,6 +168,59 @@ async fn withdrawing_while_etcd_stands_still_hangs_nobody() {
     etcd.signal("CONT");
     assert!(matches!(next_event(&mut watch).await, Snapshot(_)));
     assert_eq!(next_event(&mut watch).await, Left(one.id));
+}
+
+/// Waits until the runtime has no more tasks than it had.
+async fn no_more_tasks_than(n_tasks: usize) {
+    let give_up = Instant::now() + PATIENCE;
+    let runtime = tokio::runtime::Handle::current().metrics();
+    while runtime.num_alive_tasks() > n_tasks {
+        assert!(Instant::now() < give_up, "{} tasks remain", runtime.num_alive_tasks());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_remains_of_what_was_dropped() {
+    let Some(etcd) = Etcd::start().await else { return };
+    for stands_still in [false, true] {
+        let n_before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let discovery = etcd.connect().await;
+        let lease = discovery.register(instance("one")).await.unwrap();
+        let mut watch = discovery.watch();
+        assert!(matches!(next_event(&mut watch).await, Snapshot(found) if found.len() == 1));
+        let n_during = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        assert!(n_during > n_before);
+        if stands_still {
+            etcd.signal("STOP");
+        }
+        drop((lease, watch, discovery));
+        no_more_tasks_than(n_before).await;
+    }
+}
+
+/// Makes etcd compact away what a watch has still to be told, while nobody reads it.
+async fn compact_the_unread(client: &mut Client) {
+    let filler = "/triptych/v1/tests/instances/filler";
+    // More than a stream may have under way, and then more than etcd keeps at hand for it.
+    for n_bytes in [vec![100_000; 64], vec![1; 2048]].concat() {
+        client.put(filler, vec![b'x'; n_bytes], None).await.unwrap();
+    }
+    let last = client.delete(filler, None).await.unwrap();
+    client.compact(last.header().unwrap().revision(), None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_fell_too_far_behind_begins_anew() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let discovery = etcd.connect().await;
+    let mut watch = discovery.watch();
+    assert_eq!(next_event(&mut watch).await, Snapshot(vec![]));
+    let unread = instance("unread");
+    compact_the_unread(&mut etcd.client().await).await;
+    let _lease = discovery.register(unread.clone()).await.unwrap();
+    assert_eq!(next_event(&mut watch).await, SourceLost);
+    assert_eq!(next_event(&mut watch).await, Snapshot(vec![unread]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

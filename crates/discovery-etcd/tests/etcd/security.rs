@@ -113,9 +113,9 @@ fn server_arguments(authority: &Authority, name: &str, folder: &Path) -> Vec<Str
 }
 
 /// Why a client with this TLS is not let in.
-async fn refused(etcd: &Etcd, tls: Option<Tls>) -> String {
+async fn refused(etcd: &Etcd, tls: Tls) -> String {
     let start_deadline = Duration::from_secs(1);
-    let failure = refusal(EtcdConfig { tls, start_deadline, ..etcd.config() }).await;
+    let failure = refusal(EtcdConfig { tls: Some(tls), start_deadline, ..etcd.config() }).await;
     failure.message
 }
 
@@ -130,15 +130,14 @@ async fn certificates_are_checked_on_both_sides() {
     let other = Authority::new("another");
     let known = authority.client();
     let wrong_ca = Tls { ca: other.client().ca, ..known.clone() };
-    let reason = refused(&etcd, Some(wrong_ca)).await;
+    let reason = refused(&etcd, wrong_ca).await;
     assert!(reason.contains("UnknownIssuer") && reason.contains("https://127"), "{reason}");
     let wrong_name = Tls { domain: Some("elsewhere.example".into()), ..known.clone() };
-    let reason = refused(&etcd, Some(wrong_name)).await;
+    let reason = refused(&etcd, wrong_name).await;
     assert!(reason.contains("elsewhere.example"), "{reason}");
-    refused(&etcd, Some(Tls { ca: None, ..known.clone() })).await;
-    refused(&etcd, Some(Tls { identity: None, ..known.clone() })).await;
-    refused(&etcd, Some(Tls { identity: other.client().identity, ..known })).await;
-    refused(&etcd, None).await;
+    refused(&etcd, Tls { ca: None, ..known.clone() }).await;
+    refused(&etcd, Tls { identity: None, ..known.clone() }).await;
+    refused(&etcd, Tls { identity: other.client().identity, ..known }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

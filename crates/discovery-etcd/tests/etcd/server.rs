@@ -17,6 +17,8 @@ const N_STARTS_MAX: usize = 3;
 
 pub(crate) struct Etcd {
     ports: [u16; 2],
+    /// `name=peer-url` of all members.
+    cluster: String,
     folder: PathBuf,
     arguments: Vec<String>,
     tls: Option<Tls>,
@@ -50,6 +52,26 @@ impl Etcd {
         panic!("etcd did not start");
     }
 
+    /// Three members of one cluster, the leader first.
+    pub(crate) async fn start_three() -> Option<Vec<Self>> {
+        let mut members = vec![Self::prepare()?, Self::prepare()?, Self::prepare()?];
+        let cluster: Vec<String> = members.iter().map(|etcd| etcd.cluster.clone()).collect();
+        for etcd in &mut members {
+            etcd.cluster = cluster.join(",");
+            etcd.launch();
+        }
+        for etcd in &mut members {
+            assert!(etcd.is_ready().await, "a member has ended");
+        }
+        let mut leads = Vec::new();
+        for etcd in &members {
+            let status = etcd.client().await.status().await.expect("it answers");
+            leads.push(status.header().expect("a header").member_id() == status.leader());
+        }
+        members.swap(0, leads.iter().position(|&leads| leads).expect("one leads"));
+        Some(members)
+    }
+
     /// A server that does not run yet.
     pub(crate) fn prepare() -> Option<Self> {
         if Command::new("etcd").arg("--version").output().is_err() {
@@ -62,7 +84,24 @@ impl Etcd {
         let name = format!("etcd-{}-{}", std::process::id(), ports[0]);
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&folder).expect("a folder for etcd");
-        Some(Self { ports, folder, arguments: Vec::new(), tls: None, process: None })
+        let mut etcd = Self {
+            ports,
+            cluster: String::new(),
+            folder,
+            arguments: Vec::new(),
+            tls: None,
+            process: None,
+        };
+        etcd.cluster = format!("{}={}", etcd.name(), etcd.peer_url());
+        Some(etcd)
+    }
+
+    fn name(&self) -> String {
+        format!("member-{}", self.ports[0])
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[1])
     }
 
     fn url(&self) -> String {
@@ -72,13 +111,13 @@ impl Etcd {
 
     /// Starts it; what it knew before is there again unless it was forgotten.
     pub(crate) fn launch(&mut self) {
-        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.ports[1]));
+        let (client, peer) = (self.url(), self.peer_url());
         let log = fs::File::create(self.folder.join("log")).expect("a log file");
         let started = Command::new("etcd")
             .args(["--data-dir", self.folder.join("data").to_str().expect("a plain path")])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
+            .args(["--name", &self.name(), "--initial-cluster", &self.cluster])
             .args(["--unsafe-no-fsync", "--bcrypt-cost", "4", "--logger", "zap"])
             .args(&self.arguments)
             .env_clear()
