@@ -455,3 +455,77 @@ pub async fn calls_do_not_wait_for_each_other(subject: MessagingSubject) {
         assert_eq!(reply.unwrap(), i.to_string());
     }
 }
+
+/// What a handler is given is what the caller gave.
+pub async fn every_field_of_a_call_arrives(subject: MessagingSubject) {
+    let seen = Arc::new(std::sync::Mutex::new(None));
+    let sees = Arc::clone(&seen);
+    let handler = answering(move |call| {
+        *sees.lock().unwrap() = Some(call);
+        futures::stream::iter([Ok(Bytes::new())]).boxed()
+    });
+    let _served = subject.callee.serve(&here(), handler).await.unwrap();
+    let sent = Call { deadline: Duration::from_millis(7654), ..call("\0\r\n\u{fc}") };
+    let mut replies = subject.caller.call(&here(), sent.clone());
+    assert_eq!(subject.clock.within("a reply", replies.next()).await, Some(Ok(Bytes::new())));
+    assert_eq!(seen.lock().unwrap().take(), Some(sent));
+}
+
+/// Bodies arrive whole both ways, from none to the largest.
+pub async fn bodies_of_every_size_arrive(subject: MessagingSubject) {
+    let echo = answering(|call| futures::stream::iter([Ok(call.body)]).boxed());
+    let _served = subject.callee.serve(&here(), echo).await.unwrap();
+    for n_bytes in [0, 1, 127, 128, 4095, 4096, 4097, 65_536, N_BODY_BYTES_MAX] {
+        let body: Bytes = (0..n_bytes).map(|i| (i * 31 + i / 251) as u8).collect();
+        let replies = subject.caller.call(&here(), call(body.clone())).collect::<Vec<_>>();
+        let replies = subject.clock.within("an echo", replies).await;
+        assert!(replies == [Ok(body)], "a body of {n_bytes} bytes came back otherwise");
+    }
+}
+
+/// A handler that ends without a reply ends the call without an error.
+pub async fn a_handler_may_answer_nothing(subject: MessagingSubject) {
+    let handler = answering(|_| futures::stream::empty().boxed());
+    let _served = subject.callee.serve(&here(), handler).await.unwrap();
+    let mut replies = subject.caller.call(&here(), call(""));
+    assert_eq!(subject.clock.within("the end", replies.next()).await, None);
+}
+
+/// Whoever withdraws an address may serve it again, and is called once for each call.
+pub async fn an_address_may_be_served_again(subject: MessagingSubject) {
+    let n_called = Arc::new(AtomicUsize::new(0));
+    for n_served in 1..=3 {
+        let called = Arc::clone(&n_called);
+        let handler = answering(move |_| {
+            called.fetch_add(1, Ordering::Relaxed);
+            futures::stream::iter([Ok(Bytes::from("here"))]).boxed()
+        });
+        let _served = subject.callee.serve(&here(), handler).await.unwrap();
+        let replies = subject.caller.call(&here(), call("")).collect::<Vec<_>>();
+        let replies = subject.clock.within("a reply", replies).await;
+        assert_eq!(replies, [Ok(Bytes::from("here"))]);
+        assert_eq!(n_called.load(Ordering::Relaxed), n_served);
+    }
+}
+
+/// Two hundred readers that take turns, one reply each, get every reply of their own call.
+pub async fn many_slow_readers_get_everything(subject: MessagingSubject) {
+    const N_CALLS: usize = 200;
+    const N_REPLIES: usize = 150;
+    let handler = answering(|call| {
+        let reply = move |i: usize| Ok([&call.body[..], i.to_string().as_bytes()].concat().into());
+        futures::stream::iter((0..N_REPLIES).map(reply)).boxed()
+    });
+    let _served = subject.callee.serve(&here(), handler).await.unwrap();
+    let mut calls: Vec<Replies> =
+        (0..N_CALLS).map(|i| subject.caller.call(&here(), call(format!("{i}:")))).collect();
+    for n_read in 0..N_REPLIES {
+        for (i, replies) in calls.iter_mut().enumerate() {
+            let reply = subject.clock.within("a reply", replies.next()).await.expect("a reply");
+            assert_eq!(reply.unwrap(), format!("{i}:{n_read}"));
+        }
+    }
+    for replies in &mut calls {
+        assert_eq!(subject.clock.within("the end", replies.next()).await, None);
+    }
+}
