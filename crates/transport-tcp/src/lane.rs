@@ -67,6 +67,19 @@ struct Connection {
     is_used: bool,
 }
 
+/// A lane's place on the reader's list, which it loses even by a panic.
+struct OnList {
+    reader: Arc<Reader>,
+    peer: String,
+    lane_id: u64,
+}
+
+impl Drop for OnList {
+    fn drop(&mut self) {
+        self.reader.leave(&self.peer, self.lane_id);
+    }
+}
+
 /// How a read did not end as its owner meant it.
 enum Failure {
     /// Nobody waits for it, and much was left.
@@ -85,6 +98,8 @@ impl Lane {
 
     /// Works until there has been nothing to do for long, or the transport is dropped.
     pub(crate) fn run(mut self) {
+        let _on_list =
+            OnList { reader: Arc::clone(&self.reader), lane_id: self.id, peer: self.peer.clone() };
         loop {
             if self.due.is_empty() {
                 let Some(load) = self.wait() else { return };
@@ -220,6 +235,7 @@ impl Lane {
     }
 }
 
+/// How long a host name takes to resolve is the system's affair (`resolv.conf`).
 fn dial(peer: &str) -> Result<TcpStream> {
     let addresses = peer.to_socket_addrs().map_err(|failure| lost(&failure.to_string()))?;
     let mut why = lost("its host name has no address");
@@ -236,12 +252,6 @@ fn dial(peer: &str) -> Result<TcpStream> {
 
 fn is_itself(stream: &TcpStream) -> bool {
     matches!((stream.local_addr(), stream.peer_addr()), (Ok(near), Ok(far)) if near == far)
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.reader.leave(&self.peer, self.id);
-    }
 }
 
 impl Job {

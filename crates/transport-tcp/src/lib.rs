@@ -60,7 +60,7 @@ impl Drop for TcpTransport {
     fn drop(&mut self) {
         self.crew.close();
         self.reader.close();
-        self.owner.wake();
+        self.owner.stop();
         self.crew.join();
     }
 }

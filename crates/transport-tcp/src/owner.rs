@@ -17,9 +17,10 @@ use planes::{ClusterKey, LeaseTable, LeasedMemory, Region, Side, Withdraw};
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
-use std::{slice, thread};
 use types::{Error, ErrorKind, Result};
 
 /// Room for requests that arrive while an answer is sent.
@@ -31,6 +32,7 @@ pub(crate) struct Owner {
     peer: String,
     /// Where the listener can be reached from here.
     near: SocketAddr,
+    accepting: Option<JoinHandle<()>>,
 }
 
 /// What the threads of all connections share.
@@ -68,9 +70,12 @@ impl Owner {
             tables: Mutex::default(),
             places: Mutex::default(),
         });
-        let accepting = Arc::clone(&hall);
-        crew.spawn("tcp-accept", move || accept(&listener, &accepting))?;
-        Ok(Self { hall, peer, near: near(bound) })
+        let shared = Arc::clone(&hall);
+        let accepting = thread::Builder::new()
+            .name("tcp-accept".into())
+            .spawn(move || accept(&listener, &shared))
+            .map_err(refused)?;
+        Ok(Self { hall, peer, near: near(bound), accepting: Some(accepting) })
     }
 
     /// Lets peers read what `leases` grants, under an address of its own.
@@ -84,11 +89,15 @@ impl Owner {
         (address::of_table(&self.peer, table), withdraw)
     }
 
-    /// Has the thread that accepts look whether the crew is closing.
-    pub(crate) fn wake(&self) {
-        // A listener that cannot be reached from its own machine would have to be cut off some
-        // other way; a refusal means that it is gone.
-        let _ = TcpStream::connect_timeout(&self.near, CONNECT_MAX);
+    /// Ends the thread that accepts, once the crew is closing.
+    pub(crate) fn stop(&mut self) {
+        // A connection has it look. Where none can be made (the machine has lost the address, say)
+        // nobody else comes either, and the thread is left to itself.
+        let is_awake = TcpStream::connect_timeout(&self.near, CONNECT_MAX).is_ok();
+        if let Some(accepting) = self.accepting.take().filter(|_| is_awake) {
+            // Whoever panicked has told the world so.
+            let _ = accepting.join();
+        }
     }
 }
 
@@ -129,7 +138,7 @@ fn admit(hall: &Arc<Hall>, stream: TcpStream, from: SocketAddr) {
         if let Err(failure) = shake_hands(&socket, &place.hall.key, Side::Accepting) {
             return tell(from, &failure);
         }
-        place.is_known();
+        place.leave_strangers();
         // However a connection ends, its reader asks again or has been told.
         let _ = serve(&socket, &place.hall);
     });
@@ -159,7 +168,7 @@ impl Place {
         Some(Self { hall: Arc::clone(hall), is_stranger: true })
     }
 
-    fn is_known(&mut self) {
+    fn leave_strangers(&mut self) {
         if std::mem::take(&mut self.is_stranger) {
             lock(&self.hall.places).n_strangers -= 1;
         }
@@ -168,7 +177,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.is_known();
+        self.leave_strangers();
         lock(&self.hall.places).n_connections -= 1;
     }
 }

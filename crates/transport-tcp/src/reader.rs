@@ -88,7 +88,10 @@ impl Reader {
         // A lane leaves the list under this lock, so one that is found takes the job.
         let door = lanes.choose(peer).ok_or_else(too_many)?;
         let loaded = Loaded::new(&door.load, n_bytes);
-        door.jobs.send((job, loaded)).map_err(|_| crate::lost("its connection failed"))
+        let sent = door.jobs.send((job, loaded));
+        // What is left of a job is dropped outside of the lock.
+        drop(lanes);
+        sent.map_err(|_| crate::lost("its connection failed"))
     }
 
     /// Opens another lane to `peer`, if one may be; else one of the old ones will do.

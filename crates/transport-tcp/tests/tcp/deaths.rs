@@ -153,3 +153,32 @@ async fn a_read_given_up_does_not_wait_for_a_silent_owner() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// However many reads there are, connections and waiting reads stay under their limits.
+#[tokio::test]
+async fn many_reads_take_few_connections_and_too_many_are_refused() {
+    const N_CONNECTIONS: usize = 4;
+    const N_READS: usize = N_CONNECTIONS * 4096;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}/{:032x}", listener.local_addr().unwrap(), 7);
+    let silent = std::thread::spawn(move || {
+        let accept = |_| {
+            let (mut stream, _) = listener.accept().unwrap();
+            planes::authenticate(&mut stream, &key(), Side::Accepting).unwrap();
+            stream
+        };
+        let streams: Vec<TcpStream> = (0..N_CONNECTIONS).map(accept).collect();
+        (listener, streams)
+    });
+    let reader = transport();
+    let lease = (LeaseId { slot: 0, generation: 1 }, Secret(1));
+    let read = |_| reader.read(handle(vec![address.clone()], lease), vec![START], landing(1));
+    let reads: Vec<_> = (0..N_READS).map(read).collect();
+    let failure = read(0).await.err().unwrap();
+    assert_eq!(failure.kind, ErrorKind::Overloaded, "{failure}");
+    let (listener, _streams) = silent.join().unwrap();
+    drop(reads);
+    tokio::task::spawn_blocking(move || drop(reader)).await.unwrap();
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "there was one more connection");
+}
