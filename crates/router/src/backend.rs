@@ -1,12 +1,12 @@
-//! What every API (OpenAI's, KServe's) needs of the system underneath, in three methods.
+//! What every API (OpenAI's, KServe's) needs of the system underneath, in four methods.
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use std::sync::Arc;
-use types::Result;
 use types::card::ModelCard;
 use types::output::GenerateResult;
 use types::request::GenerateRequest;
+use types::{RequestId, Result};
 
 /// A model that clients may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,4 +30,10 @@ pub trait Backend: Send + Sync {
     /// Runs a request. The first item is `Admitted` or the error that refuses it; dropping the
     /// stream cancels all its work.
     fn generate(&self, request: GenerateRequest) -> BoxStream<'static, GenerateResult>;
+
+    /// Nobody wants more of one choice of a running request: its text has ended. The others go on.
+    ///
+    /// Only spares work: tokens of the choice may come all the same, and its `Finished` need not.
+    /// Must not block.
+    fn finish_choice(&self, id: RequestId, choice: u32);
 }

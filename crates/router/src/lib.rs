@@ -10,6 +10,7 @@ mod cards;
 mod lend;
 mod members;
 mod passage;
+mod places;
 mod progress;
 mod reserve;
 mod route;

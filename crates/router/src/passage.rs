@@ -2,6 +2,7 @@
 
 use crate::attempt::Attempt;
 use crate::calls::{Conversation, Terms, is_lost, out_of_place};
+use crate::places::Place;
 use crate::progress::{Progress, ended_too_soon};
 use crate::reserve::Reservation;
 use crate::route::{Route, Share};
@@ -35,6 +36,7 @@ pub(crate) type Passed<T> = std::result::Result<T, Failure>;
 pub(crate) struct Passage<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) attempt: Attempt<'a>,
+    pub(crate) place: &'a Place,
     pub(crate) route: Route,
 }
 
@@ -57,7 +59,8 @@ pub(crate) struct Prefilled {
 impl Passage<'_> {
     /// Has every encoder describe its share of the media.
     pub(crate) async fn encode(&self) -> Passed<Encoded> {
-        let shares = try_join_all(self.route.encode.iter().map(|share| self.encode_share(share)));
+        let encode = |share| self.encode_share(share).instrument(info_span!("encode"));
+        let shares = try_join_all(self.route.encode.iter().map(encode));
         let mut items: Vec<Option<Item>> = vec![None; self.attempt.request.media.len()];
         let mut conversations = Vec::new();
         for (described, conversation) in shares.await? {
@@ -125,6 +128,7 @@ impl Passage<'_> {
         let stages = self.route.stages_at_prefill(!self.attempt.request.media.is_empty());
         let run = Run { items: items.clone(), ..self.attempt.run(stages) };
         let mut conversation = self.begin(worker, run);
+        self.place.moves_to(&worker.address);
         loop {
             let reply = conversation.next(self.patience(progress)).await;
             match self.blame(worker, reply)? {
@@ -162,6 +166,7 @@ impl Passage<'_> {
         };
         let deadline = self.shared.config.idle_stream_deadline;
         let mut conversation = self.call(worker, &Request::Run(Box::new(run)), deadline);
+        self.place.moves_to(&worker.address);
         let mut held = Some((lender, reserved));
         loop {
             let reply = conversation.next(deadline).await;

@@ -1,9 +1,11 @@
 //! [`Router`]: the membership, the cards and the spine behind [`Backend`].
 
 use crate::backend::{Backend, ServedModel};
+use crate::calls::{Conversation, Terms};
 use crate::cards::Cards;
 use crate::lend::Lender;
 use crate::members::Members;
+use crate::places::Places;
 use crate::spine;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,10 +14,11 @@ use planes::{Planes, reply_stream};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{Instrument, info_span};
-use types::Result;
 use types::card::ModelCard;
 use types::output::GenerateResult;
 use types::request::GenerateRequest;
+use types::{RequestId, Result};
+use wire::message::Request;
 
 /// Deadlines of the spine.
 #[derive(Debug, Clone)]
@@ -48,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) members: Members,
     pub(crate) cards: Cards,
     pub(crate) lender: Lender,
+    pub(crate) places: Places,
 }
 
 impl Router {
@@ -58,7 +62,14 @@ impl Router {
         let lender = Lender::start(&*planes.transport).await?;
         let members = Members::watch(&*planes.discovery, config.snapshot_deadline).await?;
         let cards = Cards::default();
-        Ok(Self(Arc::new(Shared { planes, config, members, cards, lender })))
+        Ok(Self(Arc::new(Shared {
+            planes,
+            config,
+            members,
+            cards,
+            lender,
+            places: Places::default(),
+        })))
     }
 }
 
@@ -80,5 +91,16 @@ impl Backend for Router {
         let shared = Arc::clone(&self.0);
         let span = info_span!("request", id = %request.id);
         reply_stream(move |out| spine::generate(shared, request, out).instrument(span))
+    }
+
+    fn finish_choice(&self, id: RequestId, choice: u32) {
+        let Some(address) = self.0.places.find(id) else { return };
+        let request = Request::FinishChoice { request: id, choice };
+        let deadline = self.0.config.card_deadline;
+        let messaging = &*self.0.planes.messaging;
+        let terms = Terms { deadline, trace: "" };
+        let mut conversation = Conversation::begin(messaging, &address, &request, terms);
+        // A hint: when it is lost, the choice merely runs to its end unread.
+        tokio::spawn(async move { drop(conversation.next(deadline).await) });
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::attempt::Attempt;
 use crate::passage::{Failure, Passage, Passed};
+use crate::places::Place;
 use crate::progress::{Progress, Turn};
 use crate::router::Shared;
 use planes::ReplySender;
@@ -33,6 +34,7 @@ pub(crate) async fn generate(
     out: ReplySender<GenerateEvent>,
 ) -> Result<()> {
     let started = Instant::now();
+    let place = shared.places.enter(request.id);
     let mut progress = Progress::new(request.sampling.n, out);
     let mut n_lost = 0;
     while let Some(turn) = progress.next_turn() {
@@ -42,7 +44,7 @@ pub(crate) async fn generate(
             Turn::All => Attempt::first(&request, &lent, started),
             Turn::Rest(choice) => Attempt::again(&request, &lent, choice, progress.tokens(choice)),
         };
-        match run_stages(&shared, attempt, &mut progress).await {
+        match run_stages(&shared, attempt, &place, &mut progress).await {
             Err(Failure::Lost(failure)) if n_lost < N_LOST_MAX => {
                 tracing::warn!("a worker was lost: {failure}; trying again");
                 n_lost += 1;
@@ -55,12 +57,17 @@ pub(crate) async fn generate(
     Ok(())
 }
 
-async fn run_stages(shared: &Shared, attempt: Attempt<'_>, progress: &mut Progress) -> Passed<()> {
+async fn run_stages(
+    shared: &Shared,
+    attempt: Attempt<'_>,
+    place: &Place,
+    progress: &mut Progress,
+) -> Passed<()> {
     let n_media = attempt.request.media.len();
     let plan = || shared.members.route(&attempt.request.model, n_media);
     let (route, counted) = info_span!("plan").in_scope(plan)?;
-    let passage = Passage { shared, attempt, route };
-    let encoded = passage.encode().instrument(info_span!("encode")).await?;
+    let passage = Passage { shared, attempt, place, route };
+    let encoded = passage.encode().await?;
     let reserved = passage.reserve(&encoded.items).await?;
     let prefill = passage.prefill(encoded.items, reserved, progress);
     let prefilled = prefill.instrument(info_span!("prefill")).await?;

@@ -34,6 +34,9 @@ pub fn decode_request(bytes: Bytes) -> Result<Request> {
         Body::Reserve(proto::Reserve { n_tokens, n_choices }) => {
             Request::Reserve { n_tokens, n_choices }
         }
+        Body::FinishChoice(proto::FinishChoice { request_id, choice }) => {
+            Request::FinishChoice { request: self::request_id(&request_id)?, choice }
+        }
     })
 }
 

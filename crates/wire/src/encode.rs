@@ -23,6 +23,10 @@ pub fn encode_request(request: &Request) -> Bytes {
         &Request::Reserve { n_tokens, n_choices } => {
             Body::Reserve(proto::Reserve { n_tokens, n_choices })
         }
+        &Request::FinishChoice { request, choice } => Body::FinishChoice(proto::FinishChoice {
+            request_id: request.to_bytes().to_vec().into(),
+            choice,
+        }),
     };
     proto::Request { version: VERSION, body: Some(body) }.encode_to_vec().into()
 }

@@ -27,6 +27,13 @@ pub enum Request {
         /// Choices that will go on from it.
         n_choices: u32,
     },
+    /// End one choice of a running request, as a stop token would; there is no reply.
+    FinishChoice {
+        /// The request.
+        request: RequestId,
+        /// Which of its choices.
+        choice: u32,
+    },
 }
 
 /// Run consecutive stages of one request on the instance called.

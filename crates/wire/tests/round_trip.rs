@@ -95,6 +95,7 @@ fn requests() -> Vec<Request> {
         Request::AwaitRows(ticket()),
         Request::FetchCard,
         Request::Reserve { n_tokens: 1000, n_choices: 3 },
+        Request::FinishChoice { request: RequestId(77), choice: 2 },
     ]
 }
 

@@ -1,5 +1,6 @@
 //! The decode stage alone: pull the KV blocks that are not here, join the running batch, stream.
 
+use crate::cancelled::counting_cancellation;
 use crate::prefill::{block_root, layout};
 use crate::pull;
 use crate::sequence::{AbortOnDrop, Choices, Events, events, expand_prompt};
@@ -8,20 +9,23 @@ use engine::{ImportRequest, SeqEvent};
 use planes::{ReplySender, random};
 use tracing::{Instrument, info_span};
 use types::media::MediaItem;
+use types::stage::Stage;
 use types::{Error, Result};
 use wire::message::{KvHandoff, Reply, Run};
 
 /// Goes on with the choices of a request whose prompt somebody else has run.
-pub(crate) async fn run(
-    shared: &Shared,
-    mut run: Run,
-    replies: &mut ReplySender<Reply>,
-) -> Result<()> {
+pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
+    let work = generate(shared, run, replies);
+    counting_cancellation(&shared.recorder, Stage::Decode, work).await
+}
+
+async fn generate(shared: &Shared, mut run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
     let handoff = run.kv.take().ok_or_else(|| Error::internal("decode came without KV"))?;
     let id = random::request_id();
     let request = import_request(shared, &run, &handoff, id)?;
     let (sink, mut events) = events();
     let guard = AbortOnDrop::request(&shared.engine, id);
+    let _running = shared.running.begin(run.id, id);
     shared.engine.import(request, sink)?;
     let missing = match events.next().await? {
         SeqEvent::ImportReady { missing } => missing,

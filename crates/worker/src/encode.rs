@@ -1,6 +1,7 @@
 //! The encode stage: media in, embedding rows out, either for peers (who hold tickets) or for the
 //! prefill stage of the same call.
 
+use crate::cancelled::counting_cancellation;
 use crate::media_items::{Described, describe};
 use crate::media_memory::MediaHold;
 use crate::rows::{Promise, RowsResult};
@@ -16,6 +17,7 @@ use tensor::SlabRange;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{Instrument, info_span};
+use types::stage::Stage;
 use types::{Error, ErrorKind, RequestId, Result};
 use wire::message::{Item, Medium, Reply, Run, Ticket};
 
@@ -33,6 +35,21 @@ pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Rep
     // An id of this call's own: a request that comes again must not meet its former self.
     let id = random::request_id();
     let _abort = AbortOnDrop::request(&shared.engine, id);
+    let _kept =
+        counting_cancellation(&shared.recorder, Stage::Encode, work(shared, &run, id, replies))
+            .await?;
+    // The caller ends the stream when it has what it wants; nobody keeps rows for ever.
+    let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
+    Err(Error::new(ErrorKind::Timeout, "nobody came for the rows"))
+}
+
+/// Describes and encodes all media; the rows are kept for as long as the promises.
+async fn work(
+    shared: &Shared,
+    run: &Run,
+    id: RequestId,
+    replies: &mut ReplySender<Reply>,
+) -> Result<Vec<Promise>> {
     let held = hold_media(shared, &run.media).await?;
     let look_at = |(item_idx, medium)| look_at(shared, item_idx, medium, Arc::clone(&held));
     let mut work: FuturesUnordered<BoxFuture<'_, Result<Done>>> =
@@ -51,9 +68,7 @@ pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Rep
             Done::Delivered(promise) => kept.push(promise),
         }
     }
-    // The caller ends the stream when it has what it wants; nobody keeps rows for ever.
-    let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
-    Err(Error::new(ErrorKind::Timeout, "nobody came for the rows"))
+    Ok(kept)
 }
 
 fn look_at<'a>(

@@ -7,6 +7,7 @@ use futures::StreamExt;
 use planes::{Call, Handler, Replies, ReplySender, reply_stream};
 use std::sync::Arc;
 use tokio::time::timeout;
+use tracing::{Instrument, info_span};
 use types::stage::{Stage, Stages};
 use types::{Error, ErrorKind, Result};
 use wire::message::{Reply, Request, Run};
@@ -20,9 +21,13 @@ impl Handler for WorkerHandler {
     fn handle(&self, call: Call) -> Replies {
         let shared = Arc::clone(&self.0);
         let running = shared.calls.begin();
-        let replies = reply_stream(move |replies| async move {
-            let _running = running;
-            answer(shared, call.body, replies).await
+        let span = info_span!("call", trace = %call.trace);
+        let replies = reply_stream(move |replies| {
+            let answer = async move {
+                let _running = running;
+                answer(shared, call.body, replies).await
+            };
+            answer.instrument(span)
         });
         replies.map(|reply| reply.map(|reply| wire::encode_reply(&reply))).boxed()
     }
@@ -33,6 +38,12 @@ async fn answer(shared: Arc<Shared>, body: Bytes, mut replies: ReplySender<Reply
         Request::Run(run) => run_stages(&shared, *run, &mut replies).await,
         Request::AwaitRows(ticket) => encode::lend_rows(&shared, &ticket, &mut replies).await,
         Request::FetchCard => send_card(&shared, &mut replies).await,
+        Request::FinishChoice { request, choice } => {
+            if let Some(id) = shared.running.find(request) {
+                shared.engine.finish_choice(id, choice);
+            }
+            Ok(())
+        }
         Request::Reserve { n_tokens, n_choices } => {
             reserve(&shared, n_tokens as usize, n_choices as usize, &mut replies).await
         }

@@ -5,6 +5,7 @@
 //! Must not know any concrete plane, HTTP, or how requests are routed.
 
 mod calls;
+mod cancelled;
 mod credit;
 mod decode;
 mod encode;
@@ -18,6 +19,7 @@ mod presence;
 mod pull;
 mod room;
 mod rows;
+mod running;
 mod sequence;
 mod worker;
 

@@ -1,6 +1,7 @@
 //! The prefill stage: the prompt's forward pass and the first token; with encode before it when the
 //! call asks for that, and with decode behind it when the call does not end there.
 
+use crate::cancelled::counting_cancellation;
 use crate::encode::{ReleaseOnDrop, encode, hold_media, lend};
 use crate::media_items::{Described, describe, n_row_bytes};
 use crate::pull;
@@ -34,22 +35,37 @@ enum RowsSource {
 
 /// Runs a prompt, and the rest of the answer too when decode is among the stages.
 pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
-    let (items, sources) = media(shared, &run, replies).await?;
     let id = random::request_id();
+    let work = compute(shared, run, id, replies);
+    match counting_cancellation(&shared.recorder, Stage::Prefill, work).await? {
+        Some(exported) => hand_over(shared, id, exported, replies).await,
+        None => Ok(()),
+    }
+}
+
+/// Computes a prompt as the call `id`; gives what decode elsewhere goes on from.
+async fn compute(
+    shared: &Shared,
+    run: Run,
+    id: RequestId,
+    replies: &mut ReplySender<Reply>,
+) -> Result<Option<Exported>> {
+    let (items, sources) = media(shared, &run, replies).await?;
     let request = seq_request(shared, &run, id, &items)?;
     let n_prompt = request.prompt.tokens.len();
     let (sink, mut events) = events();
     let abort = AbortOnDrop::request(&shared.engine, id);
+    let _running = shared.running.begin(run.id, id);
     shared.engine.submit(request, sink)?;
     let sizes = items.iter().map(|item| n_row_bytes(shared, item)).collect();
     let work = Work { shared, id, sizes, sources: sources.into_iter().map(Some).collect() };
     let exported = follow(work, &run, (n_prompt, &mut events), replies);
-    let Some(exported) = exported.instrument(info_span!("prefill.run")).await? else {
-        return Ok(());
-    };
-    // From here on the lease decides when the blocks are free: a peer may be reading them.
-    abort.disarm();
-    hand_over(shared, id, exported, replies).await
+    let exported = exported.instrument(info_span!("prefill.run")).await?;
+    if exported.is_some() {
+        // From here on the lease decides when the blocks are free: a peer may be reading them.
+        abort.disarm();
+    }
+    Ok(exported)
 }
 
 /// The described media of a call, and where their rows come from.

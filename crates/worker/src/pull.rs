@@ -5,7 +5,8 @@ use crate::worker::{ROWS_DEADLINE, Shared};
 use futures::StreamExt;
 use planes::{Call, Destination, Region, RemoteHandle, Source};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use telemetry::Moved;
 use tensor::{KvPool, SlabRange};
 use tokio::time::timeout;
 use tracing::{Instrument, info_span};
@@ -41,7 +42,9 @@ async fn pull_rows(shared: &Shared, ticket: &Ticket, into: SlabRange) -> Result<
     let region = unsafe { Region::new(into.slab().arena().base().add(into.offset()), n_bytes) };
     let into = Destination { regions: vec![region], keep: Box::new(into) };
     let source = Source { region_idx: 0, offset: 0 };
+    let began = Instant::now();
     let read = shared.planes.transport.read(handle, vec![source], into).await?;
+    shared.recorder.moved(Moved::Embedding, n_bytes, began.elapsed());
     // Ending the call ends the lease.
     drop(replies);
     let range = read.keep.downcast::<SlabRange>();
@@ -68,7 +71,9 @@ pub(crate) async fn blocks(
     let for_bytes = Duration::from_secs_f64(n_bytes as f64 / SLOWEST_BYTES_PER_S);
     let read = timeout(shared.kv_transfer_deadline + for_bytes, read);
     let late = |_| Error::new(ErrorKind::Timeout, "the KV blocks did not come in time");
+    let began = Instant::now();
     let read = read.instrument(info_span!("decode.pull")).await.map_err(late)??;
+    shared.recorder.moved(Moved::Kv, n_bytes, began.elapsed());
     let guard = read.keep.downcast::<AbortOnDrop>();
     guard.map(|guard| *guard).map_err(|_| Error::internal("a read lost its blocks"))
 }

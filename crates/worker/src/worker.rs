@@ -9,12 +9,14 @@ use crate::prefill::layout;
 use crate::presence::Presence;
 use crate::room::Room;
 use crate::rows::RowsTable;
+use crate::running::RunningCalls;
 use engine::Engine;
 use models::Processor;
 use planes::{Address, Instance, LeaseTable, Planes, Reaper, Withdraw, random};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use telemetry::WorkerRecorder;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use types::card::ModelCard;
@@ -62,8 +64,10 @@ pub struct WorkerParts {
     pub namespace: String,
     /// Which media it reads.
     pub media: MediaPolicy,
-    /// Longest time to read the KV blocks of one prompt.
+    /// Longest time to read the KV blocks of one prompt; larger ones get time for their size.
     pub kv_transfer_deadline: Duration,
+    /// Where it tells what it moves and what is cancelled.
+    pub recorder: WorkerRecorder,
 }
 
 /// A worker that is there for others until this is dropped.
@@ -93,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) credits: Credits,
     pub(crate) media_memory: MediaMemory,
     pub(crate) calls: Calls,
+    pub(crate) running: RunningCalls,
+    pub(crate) recorder: WorkerRecorder,
     pub(crate) kv_transfer_deadline: Duration,
     pub(crate) media: MediaPolicy,
     pub(crate) decoders: Semaphore,
@@ -122,6 +128,8 @@ impl Worker {
             credits: Credits::default(),
             media_memory: MediaMemory::new(parts.media.n_bytes_held_max),
             calls: Calls::default(),
+            running: RunningCalls::default(),
+            recorder: parts.recorder,
             kv_transfer_deadline: parts.kv_transfer_deadline,
             decoders: Semaphore::new(parts.media.n_decoders.max(1)),
             media: parts.media,

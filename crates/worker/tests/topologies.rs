@@ -8,10 +8,11 @@ use router::{Backend as _, Router, RouterConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use telemetry::WorkerRecorder;
 use tensor::{DType, Device};
 use types::TokenId;
 use types::media::{MediaKind, MediaRef, MediaSource};
-use types::output::GenerateEvent;
+use types::output::{FinishReason, GenerateEvent};
 use types::request::GenerateRequest;
 use types::sampling::SamplingParams;
 use types::stage::{Stage, Stages};
@@ -159,6 +160,7 @@ async fn start(fixture: &Fixture, planes: &Planes, stages: Stages, n_blocks: usi
             n_bytes_held_max: 1 << 30,
         },
         kv_transfer_deadline: Duration::from_secs(60),
+        recorder: WorkerRecorder::default(),
     })
     .await
     .unwrap()
@@ -315,6 +317,47 @@ async fn a_client_that_leaves_takes_its_work_along() {
             let _ = tokio::time::timeout(Duration::from_micros(seed * 150), wait).await;
             drop(events);
         }
+        for worker in &workers {
+            check_nothing_is_left(worker, roles).await;
+        }
+    }
+}
+
+/// A reader who has seen enough of one choice ends it; the other goes on to its own end.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_choice_is_ended_from_outside() {
+    const N_TOKENS: u32 = 300;
+    let fixture = fixture();
+    for roles in ["w", "qd", "epd"] {
+        let planes = planes_mem::planes();
+        let workers = start_all(&fixture, &planes, roles).await;
+        let router = Router::start(planes, RouterConfig::default()).await.unwrap();
+        wait_for_members(&router).await;
+        let mut request = request(&fixture, 1);
+        request.sampling.n = 2;
+        request.sampling.max_tokens = Some(N_TOKENS);
+        request.sampling.ignore_eos = true;
+        let id = request.id;
+        let mut events = router.generate(request);
+        let (mut n_tokens, mut reasons) = ([0, 0], [None, None]);
+        while let Some(event) = events.next().await {
+            match event.unwrap() {
+                GenerateEvent::Admitted { .. } => {}
+                GenerateEvent::Tokens { choice, tokens } => {
+                    n_tokens[choice as usize] += tokens.len();
+                    // More than the first token: whoever generates has the request by now.
+                    if choice == 0 && n_tokens[0] > 1 {
+                        router.finish_choice(id, 0);
+                    }
+                }
+                GenerateEvent::Finished { choice, reason } => {
+                    reasons[choice as usize] = Some(reason);
+                }
+            }
+        }
+        assert_eq!(reasons, [Some(FinishReason::Stop), Some(FinishReason::Length)], "{roles}");
+        assert!(n_tokens[0] < N_TOKENS as usize, "{roles}: {n_tokens:?}");
+        assert_eq!(n_tokens[1], N_TOKENS as usize, "{roles}");
         for worker in &workers {
             check_nothing_is_left(worker, roles).await;
         }
