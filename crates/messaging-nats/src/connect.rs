@@ -23,6 +23,8 @@ use types::{Error, ErrorKind, Result};
 
 /// Time for the server to say that nobody listens to a subject.
 const PROBE_MAX: Duration = Duration::from_secs(5);
+/// What a server without headers answers to a client that asks for them.
+const NO_HEADERS: &str = "requires headers support";
 /// Round trips that a check measures.
 const N_ROUND_TRIPS: usize = 9;
 
@@ -107,7 +109,7 @@ async fn establish(config: &NatsConfig) -> Result<(Client, Epoch, Subscriber)> {
         Err(Error::new(ErrorKind::Unavailable, message))
     };
     if !headers {
-        return lacks("has no headers; version 2.2 or later has them, if not disabled".into());
+        return Err(headless());
     }
     if max_payload < N_MESSAGE_BYTES_MIN {
         return lacks(format!(
@@ -152,8 +154,16 @@ async fn reach(config: &NatsConfig) -> Result<Client> {
     unreachable!("attempts are made until one of them returns")
 }
 
+fn headless() -> Error {
+    let message = "the NATS server has no headers; version 2.2 or later has them, if not disabled";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
 /// What no further attempt can change, in words.
 fn refusal(error: &ConnectError) -> Option<Error> {
+    if error.to_string().contains(NO_HEADERS) {
+        return Some(headless());
+    }
     match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
             let message = "the NATS server does not take these credentials";

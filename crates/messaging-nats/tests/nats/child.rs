@@ -1,6 +1,7 @@
 //! Another process: this test program again, which serves or calls until its input ends.
 
 use crate::support::{self, Answering, Server, send_signal};
+use futures::StreamExt;
 use messaging_nats::{NatsConfig, NatsMessaging};
 use planes::{Address, Messaging};
 use std::io::{BufRead, BufReader, Read};
@@ -13,19 +14,19 @@ const URL: &str = "NATS_TEST_URL";
 const READY: &str = "the child is ready";
 
 /// Where children serve.
-pub const THERE: &str = "test.child";
+pub(crate) const THERE: &str = "test.child";
 /// Where a child answers at a pace, and as a plain NATS service.
-pub const STEPS: &str = "test.steps";
-pub const PLAIN: &str = "test.plain";
+pub(crate) const STEPS: &str = "test.steps";
+pub(crate) const PLAIN: &str = "test.plain";
 /// Where children call.
-pub const HERE: &str = "test.parent";
+pub(crate) const HERE: &str = "test.parent";
 
 /// A child process, killed when dropped.
-pub struct Process(std::process::Child);
+pub(crate) struct Process(std::process::Child);
 
 impl Process {
     /// Starts a child in a role, and waits until it is ready.
-    pub fn start(role: &str, server: &Server) -> Self {
+    pub(crate) fn start(role: &str, server: &Server) -> Self {
         let program = std::env::current_exe().expect("this program has a path");
         let mut child = Command::new(program)
             .args(["--exact", "child::another_process", "--nocapture"])
@@ -43,11 +44,11 @@ impl Process {
         Self(child)
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         send_signal(self.pid(), signal);
     }
 }
@@ -79,9 +80,10 @@ async fn another_process() {
 async fn serve(messaging: &Arc<NatsMessaging>, url: &str) -> Box<dyn Send> {
     let client = async_nats::connect(url).await.expect("the server is there");
     let mut requests = client.subscribe(PLAIN).await.expect("a subscription");
-    client.flush().await.expect("it is written");
+    // Once a message has come back, the server knows the subscription.
+    client.publish(PLAIN, "".into()).await.expect("it can be sent");
+    requests.next().await.expect("it comes back");
     let plain = tokio::spawn(async move {
-        use futures::StreamExt;
         while let Some(request) = requests.next().await {
             let reply = request.reply.expect("a request");
             client.publish(reply, request.payload).await.expect("it can be sent");

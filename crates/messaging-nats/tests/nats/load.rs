@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(10);
 const STEP: Duration = Duration::from_millis(2);
 
 /// A handler that admits a call at once and then gives a token with each step.
-pub fn in_steps(_: Call) -> Replies {
+pub(crate) fn in_steps(_: Call) -> Replies {
     let tokens = futures::stream::iter(1..N_REPLIES).then(|i| async move {
         tokio::time::sleep(STEP).await;
         Ok(Bytes::from(format!("token {i}")))
@@ -35,18 +35,19 @@ async fn many(messaging: &NatsMessaging, address: &str, body: &'static str, n_ca
     let one = || call(messaging, address, body).collect::<Vec<_>>().boxed();
     for n_begun in 0..n_calls {
         if n_begun >= N_CONCURRENT {
-            check(&running.next().await.expect("calls are under way"));
+            check(running.next().await.expect("calls are under way"));
         }
         running.push(one());
     }
     while let Some(replies) = running.next().await {
-        check(&replies);
+        check(replies);
     }
 }
 
-fn check(replies: &[types::Result<Bytes>]) {
-    assert_eq!(replies.iter().filter(|reply| reply.is_ok()).count(), N_REPLIES, "{replies:?}");
+fn check(replies: Vec<types::Result<Bytes>>) {
     assert_eq!(replies.len(), N_REPLIES);
+    let failure = replies.into_iter().find_map(types::Result::err);
+    assert_eq!(failure, None);
 }
 
 /// Memory of this process, in bytes.

@@ -42,6 +42,14 @@ impl Forger {
         Self { client, epoch, inbox }
     }
 
+    /// Subscribes, and waits until a message has come back from the server, which knows by then.
+    async fn serve(&mut self, address: &'static str) -> Subscriber {
+        let calls = self.client.subscribe(address).await.unwrap();
+        self.client.publish(subject(self.epoch), Bytes::new()).await.unwrap();
+        self.inbox.next().await.unwrap();
+        calls
+    }
+
     async fn send(&self, to: impl Into<String>, frames: &[&[u8]]) {
         let mut message = vec![1];
         message.extend(self.epoch.to_be_bytes());
@@ -85,8 +93,7 @@ async fn a_gap_ends_the_stream() {
     let server = Server::start(&[]);
     let caller = connect(&server).await;
     let mut forger = Forger::new(&server).await;
-    let mut calls = forger.client.subscribe(HERE).await.unwrap();
-    forger.client.flush().await.unwrap();
+    let mut calls = forger.serve(HERE).await;
     let mut replies = call(&caller, HERE, "x");
     let (from, stream) = called(&mut calls).await;
     let reply = |number: u8| [REPLY, stream, number, 1, 1, b'a' + number];
@@ -104,8 +111,7 @@ async fn a_lost_end_is_noticed() {
     let server = Server::start(&[]);
     let caller = connect(&server).await;
     let mut forger = Forger::new(&server).await;
-    let mut calls = forger.client.subscribe(HERE).await.unwrap();
-    forger.client.flush().await.unwrap();
+    let mut calls = forger.serve(HERE).await;
     for roll in [
         // Nothing lives here any more.
         vec![ROLL_OF_CALLEE, 0, 255, 255, 255, 255, 15, 0],
@@ -163,8 +169,7 @@ async fn a_caller_answers_a_roll_that_it_does_not_share() {
     let _served = serve(&callee, HERE).await;
     let mut forger = Forger::new(&server).await;
     // The forger learns who the caller is by being called.
-    let mut calls = forger.client.subscribe("test.forger").await.unwrap();
-    forger.client.flush().await.unwrap();
+    let mut calls = forger.serve("test.forger").await;
     let replies = call(&caller, "test.forger", "x");
     let (from, _) = called(&mut calls).await;
     drop(replies);
@@ -177,9 +182,8 @@ async fn garbage_of_a_stranger_does_no_harm() {
     let server = Server::start(&[]);
     let (callee, caller) = (connect(&server).await, connect(&server).await);
     let _served = serve(&callee, HERE).await;
-    let forger = Forger::new(&server).await;
-    let mut calls = forger.client.subscribe("test.forger").await.unwrap();
-    forger.client.flush().await.unwrap();
+    let mut forger = Forger::new(&server).await;
+    let mut calls = forger.serve("test.forger").await;
     let _called = call(&caller, "test.forger", "x");
     let (from, _) = called(&mut calls).await;
     let running = call(&caller, HERE, "slow 20");

@@ -14,38 +14,38 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use types::{Error, Result};
 
-pub const CLOCK: Clock = Clock { sleep: |duration| tokio::time::sleep(duration).boxed() };
+pub(crate) const CLOCK: Clock = Clock { sleep: |duration| tokio::time::sleep(duration).boxed() };
 
 /// Longest wait for anything that must happen.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A NATS server on a port of its own, stopped when dropped.
-pub struct Server {
-    pub port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     args: Vec<String>,
     process: Option<Child>,
 }
 
 /// A port that nobody listens on.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it has an address").port()
 }
 
 impl Server {
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let mut server = Self::not_started(args);
         server.restart();
         server
     }
 
-    pub fn not_started(args: &[&str]) -> Self {
+    pub(crate) fn not_started(args: &[&str]) -> Self {
         let args = args.iter().map(|arg| arg.to_string()).collect();
         Self { port: free_port(), args, process: None }
     }
 
     /// Starts the server, again on the same port, and waits until it listens.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let mut command = Command::new("nats-server");
         command.args(["-a", "127.0.0.1", "-p", &self.port.to_string()]).args(&self.args);
         match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
@@ -65,26 +65,26 @@ impl Server {
         }
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
         }
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         send_signal(self.pid(), signal);
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("the server runs").id()
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    pub fn config(&self) -> NatsConfig {
+    pub(crate) fn config(&self) -> NatsConfig {
         NatsConfig::new(vec![self.url()], "test")
     }
 }
@@ -95,20 +95,20 @@ impl Drop for Server {
     }
 }
 
-pub fn send_signal(pid: u32, signal: &str) {
+pub(crate) fn send_signal(pid: u32, signal: &str) {
     let sent = Command::new("kill").args([signal, &pid.to_string()]).status();
     assert!(sent.expect("there is a kill program").success());
 }
 
-pub async fn connect(server: &Server) -> Arc<NatsMessaging> {
+pub(crate) async fn connect(server: &Server) -> Arc<NatsMessaging> {
     messaging_nats::connect(server.config()).await.expect("the server is there")
 }
 
 /// A folder that is removed when dropped.
-pub struct Folder(pub PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static N_MADE: AtomicU32 = AtomicU32::new(0);
         let n_made = N_MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("messaging-nats-{}-{n_made}", std::process::id());
@@ -118,7 +118,7 @@ impl Folder {
     }
 
     /// Writes a file; its path.
-    pub fn write(&self, name: &str, content: &str) -> String {
+    pub(crate) fn write(&self, name: &str, content: &str) -> String {
         let path = self.0.join(name);
         std::fs::write(&path, content).expect("a file can be written");
         path.to_str().expect("the path is text").into()
@@ -132,7 +132,7 @@ impl Drop for Folder {
 }
 
 /// A handler made of a function.
-pub struct Answering<F>(pub F);
+pub(crate) struct Answering<F>(pub(crate) F);
 
 impl<F: Fn(Call) -> Replies + Send + Sync> Handler for Answering<F> {
     fn handle(&self, call: Call) -> Replies {
@@ -141,13 +141,13 @@ impl<F: Fn(Call) -> Replies + Send + Sync> Handler for Answering<F> {
 }
 
 /// Serves the shared behaviour of [`answer`] at `address` for as long as the promise lives.
-pub async fn serve(messaging: &NatsMessaging, address: &str) -> planes::Withdraw {
+pub(crate) async fn serve(messaging: &NatsMessaging, address: &str) -> planes::Withdraw {
     let served = messaging.serve(&Address(address.into()), Arc::new(Answering(answer))).await;
     served.expect("the address can be served")
 }
 
 /// Handlers that run in this process and do not end by themselves.
-pub fn n_hanging() -> usize {
+pub(crate) fn n_hanging() -> usize {
     Arc::strong_count(&HANGING) - 1
 }
 
@@ -155,7 +155,7 @@ static HANGING: std::sync::LazyLock<Arc<()>> = std::sync::LazyLock::new(|| Arc::
 
 /// `hang`: one reply, then none for ever. `count N`: so many replies. `hanging`: how many hang.
 /// `slow N`: so many replies, 50 ms apart. Anything else comes back.
-pub fn answer(call: Call) -> Replies {
+pub(crate) fn answer(call: Call) -> Replies {
     let text = String::from_utf8_lossy(&call.body).into_owned();
     match text.split_once(' ').unwrap_or((&text, "")) {
         ("hang", _) => {
@@ -190,25 +190,25 @@ fn slow(n_replies: u32) -> BoxStream<'static, Result<Bytes>> {
 }
 
 /// Calls `address`; the deadline is longer than any test.
-pub fn call(messaging: &NatsMessaging, address: &str, body: impl Into<Bytes>) -> Replies {
+pub(crate) fn call(messaging: &NatsMessaging, address: &str, body: impl Into<Bytes>) -> Replies {
     let deadline = Duration::from_secs(60);
     let call = Call { deadline, trace: String::new(), body: body.into() };
     messaging.call(&Address(address.into()), call)
 }
 
 /// The next reply, which must come.
-pub async fn next(replies: &mut Replies) -> Result<Bytes> {
+pub(crate) async fn next(replies: &mut Replies) -> Result<Bytes> {
     next_within(replies, PATIENCE).await
 }
 
 /// The next reply, which must come within `limit`.
-pub async fn next_within(replies: &mut Replies, limit: Duration) -> Result<Bytes> {
+pub(crate) async fn next_within(replies: &mut Replies, limit: Duration) -> Result<Bytes> {
     let next = tokio::time::timeout(limit, replies.next()).await;
     next.expect("it comes in time").expect("it is not the end")
 }
 
 /// The error that a call ends with, after any replies.
-pub async fn failure_within(replies: &mut Replies, limit: Duration) -> Error {
+pub(crate) async fn failure_within(replies: &mut Replies, limit: Duration) -> Error {
     let wait = async {
         loop {
             match replies.next().await.expect("an error, not an end") {
@@ -221,7 +221,12 @@ pub async fn failure_within(replies: &mut Replies, limit: Duration) -> Error {
 }
 
 /// Asks again and again until the answer is `expected`.
-pub async fn eventually(messaging: &NatsMessaging, address: &str, body: &str, expected: &str) {
+pub(crate) async fn eventually(
+    messaging: &NatsMessaging,
+    address: &str,
+    body: &str,
+    expected: &str,
+) {
     let give_up = Instant::now() + PATIENCE;
     loop {
         let answer = next(&mut call(messaging, address, body.to_owned())).await;
@@ -234,7 +239,7 @@ pub async fn eventually(messaging: &NatsMessaging, address: &str, body: &str, ex
 }
 
 /// Waits until something is so.
-pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < give_up, "it never happened that {what}");
