@@ -1,6 +1,5 @@
 //! From what engines and lease tables count to the metrics of their role.
 
-use config::Role;
 use engine::EngineStats;
 use telemetry::worker::{raise_seconds_to, raise_to};
 use telemetry::{RoleMetrics, Telemetry};
@@ -10,8 +9,12 @@ use worker::WorkerView;
 const SECONDS: f64 = 1e-6;
 
 /// Shows a worker in the metrics from now on, read afresh each time.
-pub(crate) fn observe(telemetry: &Telemetry, role: Role, max_batch_size: usize, view: WorkerView) {
-    let metrics = telemetry.workers.of_role(role.name());
+pub(crate) fn observe(
+    telemetry: &Telemetry,
+    metrics: RoleMetrics,
+    max_batch_size: usize,
+    view: WorkerView,
+) {
     telemetry.before_reading(move || {
         show(&metrics, &view.engine().stats(), max_batch_size);
         raise_to(&metrics.leases_expired, view.n_leases_expired());

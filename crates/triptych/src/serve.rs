@@ -48,9 +48,8 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Served> {
     let mut workers = Vec::new();
     for &role in &config.roles {
         let place = Place::usual(role, &config.cluster.namespace);
-        let worker = workers::start(&planes, &model, &config.worker, &place).await?;
-        workers::observe(&system.telemetry, &config.worker, role, &worker);
-        workers.push(worker);
+        let telemetry = &system.telemetry;
+        workers.push(workers::start(&planes, &model, &config.worker, &place, telemetry).await?);
     }
     let drain_deadline = config.process.drain_deadline;
     let fronting = listening.front(planes.clone(), config.frontend, &system, &shutdown).await?;

@@ -2,7 +2,7 @@
 //! begun, and how it ends.
 
 use crate::model::LoadedModel;
-use crate::observe;
+use crate::observe::observe;
 use crate::sizes::engine_config;
 use crate::text_only::without_media;
 use config::worker::{Modality, WorkerConfig};
@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 use planes::{Address, MembershipEvent, Planes};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use telemetry::Telemetry;
+use telemetry::{Telemetry, WorkerRecorder};
 use tokio::time::timeout;
 use types::Result;
 use types::stage::{Stage, Stages};
@@ -25,13 +25,30 @@ const N_BLOCKS_WITHOUT_KV: usize = 1;
 /// How long a worker that leaves waits until nobody sees it any more.
 const WITHDRAW_TIME: Duration = Duration::from_secs(1);
 
-/// Starts a worker in its place. Errors: impossible sizes, no memory, or a plane refused.
+/// Starts a worker in its place, and shows it in the metrics from now on.
+///
+/// Errors: impossible sizes, no memory, or a plane refused.
 pub(crate) async fn start(
     planes: &Planes,
     model: &LoadedModel,
     config: &WorkerConfig,
     place: &Place,
+    telemetry: &Telemetry,
 ) -> Result<Worker> {
+    let metrics = telemetry.workers.of_role(place.role.name());
+    let parts = parts(planes, model, config, place, metrics.recorder())?;
+    let worker = Worker::start(parts).await?;
+    observe(telemetry, metrics, config.engine.max_batch_size, worker.view());
+    Ok(worker)
+}
+
+fn parts(
+    planes: &Planes,
+    model: &LoadedModel,
+    config: &WorkerConfig,
+    place: &Place,
+    recorder: WorkerRecorder,
+) -> Result<WorkerParts> {
     let description = &model.description;
     let sizes = sizes_of_role(engine_config(config, &description.spec)?, place.role);
     let mut card = description.card.clone();
@@ -40,7 +57,7 @@ pub(crate) async fn start(
         Modality::Text => (without_media(card)?, Vec::new()),
         Modality::Multimodal => (card, description.spec.placeholders.clone()),
     };
-    Worker::start(WorkerParts {
+    Ok(WorkerParts {
         planes: planes.clone(),
         engine: engine::start(model.backend(), sizes)?,
         processor: Arc::clone(&description.processor),
@@ -51,13 +68,8 @@ pub(crate) async fn start(
         namespace: place.endpoint.namespace.clone(),
         media: media_policy(config),
         kv_transfer_deadline: config.kv_transfer_timeout,
+        recorder,
     })
-    .await
-}
-
-/// Shows a worker in the metrics from now on.
-pub(crate) fn observe(telemetry: &Telemetry, config: &WorkerConfig, role: Role, worker: &Worker) {
-    observe::observe(telemetry, role, config.engine.max_batch_size, worker.view());
 }
 
 /// Says in the log what has begun.

@@ -32,8 +32,8 @@ async fn join(config: &WorkerProcessConfig, system: &System) -> Result<(Planes, 
     let planes = connect(&config.cluster, config.place.role.name(), system).await?;
     system.starting("loading the model");
     let model = LoadedModel::load_beside(&config.worker, &config.engine).await?;
-    let worker = workers::start(&planes, &model, &config.worker, &config.place).await?;
-    workers::observe(&system.telemetry, &config.worker, config.place.role, &worker);
+    let (place, telemetry) = (&config.place, &system.telemetry);
+    let worker = workers::start(&planes, &model, &config.worker, place, telemetry).await?;
     workers::announce(&config.worker, config.place.role, &worker);
     system.ready();
     Ok((planes, worker))
