@@ -1,5 +1,5 @@
-//! A worker's place in the membership: taken at the start, left when it drains, and taken anew under
-//! another id when the process stood still for so long that its peers have given it up.
+//! A worker's place in the membership: taken at the start, left when it drains, and taken anew
+//! under another id when the process stood still for so long that its peers have given it up.
 
 use crate::worker::Shared;
 use planes::{Beat, Instance, Pulse, Withdraw, random};
