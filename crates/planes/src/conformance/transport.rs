@@ -139,7 +139,7 @@ async fn cut_short<T>(
 }
 
 /// Moments at which something happens to a read, in milliseconds after its begin.
-const MOMENTS_MS: [u64; 12] = [0, 0, 1, 0, 2, 1, 3, 0, 5, 2, 1, 8];
+const MOMENTS_MS: [u64; 12] = [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 6];
 
 /// Sources from both regions, of several lengths (none too), land each in its own region, and
 /// nothing lands between.
@@ -185,15 +185,17 @@ pub async fn a_hundred_reads_at_once(subject: TransportSubject) {
     }
 }
 
+/// Bytes of a read that lasts longer than most of `MOMENTS_MS`.
+const N_LONG: usize = 24 << 20;
+
 /// The lease ends while its bytes are under way: they arrive right or are refused, and the owner's
 /// memory is kept until the read has ended (poisoned bytes would be wrong ones), not longer.
 pub async fn a_lease_released_under_a_read_gives_right_bytes_or_none(subject: TransportSubject) {
-    const N_BYTES: usize = 4_000_000;
+    let expected: Vec<u8> = (0..N_LONG).map(|i| lent_byte(0, i)).collect();
     for after_ms in MOMENTS_MS {
-        let plot = Plot::new((0..N_BYTES).map(|i| lent_byte(after_ms as usize, i)).collect());
+        let plot = Plot::new(expected.clone());
         let lent = lend_plot(&subject, &plot, 1).await;
-        let expected = plot.bytes().to_vec();
-        let reading = read(&subject, lent.handle.clone(), START, N_BYTES);
+        let reading = read(&subject, lent.handle.clone(), START, N_LONG);
         let releasing = async {
             (subject.clock.sleep)(Duration::from_millis(after_ms)).await;
             lent.table.release(lent.handle.lease, lent.handle.secret);
@@ -209,12 +211,11 @@ pub async fn a_lease_released_under_a_read_gives_right_bytes_or_none(subject: Tr
 
 /// A read given up at any moment lets go of its destination and writes nothing into it afterwards.
 pub async fn a_read_dropped_at_any_moment_writes_no_more(subject: TransportSubject) {
-    const N_BYTES: usize = 4_000_000;
-    let lent = lend_plot(&subject, &Plot::new(vec![1; N_BYTES]), 1).await;
+    let lent = lend_plot(&subject, &Plot::new(vec![1; N_LONG]), 1).await;
     let mut landings = Vec::new();
     for after_ms in MOMENTS_MS {
-        let landing = Plot::new(vec![0xAA; N_BYTES]);
-        let into = Destination { regions: vec![landing.region(0, N_BYTES)], keep: landing.keep() };
+        let landing = Plot::new(vec![0xAA; N_LONG]);
+        let into = Destination { regions: vec![landing.region(0, N_LONG)], keep: landing.keep() };
         let read = subject.reader.read(lent.handle.clone(), vec![START], into);
         if let Some(outcome) = cut_short(&subject, read, Duration::from_millis(after_ms)).await {
             let _kept = outcome.unwrap();
@@ -226,7 +227,7 @@ pub async fn a_read_dropped_at_any_moment_writes_no_more(subject: TransportSubje
     subject.clock.eventually("all destinations are let go of", is_over).await;
     quiet(&subject).await;
     assert!(landings.iter().all(|landing| landing.is_poisoned()), "a byte came too late");
-    let bytes = read(&subject, lent.handle.clone(), START, N_BYTES).await.unwrap();
+    let bytes = read(&subject, lent.handle.clone(), START, N_LONG).await.unwrap();
     assert!(bytes.iter().all(|&byte| byte == 1), "others' reads go on");
 }
 

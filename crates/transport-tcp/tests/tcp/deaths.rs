@@ -4,7 +4,7 @@ use crate::common::{START, byte, handle, key, landed, landing, memory, transport
 use crate::process::OwnerProcess;
 use futures::future::join_all;
 use planes::{LeaseTable, Side, Transport};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -181,4 +181,31 @@ async fn many_reads_take_few_connections_and_too_many_are_refused() {
     tokio::task::spawn_blocking(move || drop(reader)).await.unwrap();
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "there was one more connection");
+}
+
+/// An owner may close a connection that nobody used for long: the next read takes another one.
+#[tokio::test]
+async fn a_connection_closed_while_idle_costs_no_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}/{:032x}", listener.local_addr().unwrap(), 7);
+    let (closed, is_closed) = std::sync::mpsc::channel();
+    let refuses = std::thread::spawn(move || {
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().unwrap();
+            planes::authenticate(&mut stream, &key(), Side::Accepting).unwrap();
+            stream.read_exact(&mut [0; 72]).unwrap();
+            stream.write_all(b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+            drop(stream);
+            closed.send(()).unwrap();
+        }
+    });
+    let reader = transport();
+    let lease = (LeaseId { slot: 0, generation: 1 }, Secret(1));
+    for _ in 0..3 {
+        let read = reader.read(handle(vec![address.clone()], lease), vec![START], landing(1));
+        let failure = read.await.err().unwrap();
+        assert_eq!(failure.kind, ErrorKind::NotFound, "the owner was asked: {failure}");
+        is_closed.recv().unwrap();
+    }
+    refuses.join().unwrap();
 }
