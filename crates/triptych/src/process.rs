@@ -63,16 +63,16 @@ fn shutdown_on_signals() -> Result<Shutdown> {
 }
 
 async fn obey(mut signals: (Signal, Signal), trigger: ShutdownTrigger) {
-    let first = next(&mut signals).await;
-    tracing::info!("stopping after {first:?}; a second one ends the process at once");
+    let (name, _) = next(&mut signals).await;
+    tracing::info!("stopping after {name}; a second signal ends the process at once");
     trigger.begin();
-    let second = next(&mut signals).await;
+    let (_, second) = next(&mut signals).await;
     std::process::exit(EXIT_CODE_OF_SIGNALS + second.as_raw_value());
 }
 
-async fn next((terminate, interrupt): &mut (Signal, Signal)) -> SignalKind {
+async fn next((terminate, interrupt): &mut (Signal, Signal)) -> (&'static str, SignalKind) {
     tokio::select! {
-        _ = terminate.recv() => SignalKind::terminate(),
-        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => ("SIGTERM", SignalKind::terminate()),
+        _ = interrupt.recv() => ("SIGINT", SignalKind::interrupt()),
     }
 }

@@ -57,7 +57,9 @@ async fn separate_processes_answer_as_one_does() {
 
 fn answers_agree(one: &str, transport: &'static str, programs: &[&str]) {
     let Some(cluster) = Cluster::start(transport) else { return };
-    let _workers = start(&cluster.place, programs);
+    let workers = start(&cluster.place, programs);
+    let serves_ucx = workers[0].process.expect_line("serves its memory at").contains("ucx://");
+    assert_eq!(serves_ucx, transport == "auto" && transport_ucx::check().is_ok());
     let frontend = cluster.role("frontend", &[]);
     frontend.expect_health();
     let url = frontend.url();
@@ -142,6 +144,37 @@ fn a_worker_that_is_asked_to_stop_leaves_and_finishes_its_answers() {
 }
 
 #[test]
+fn a_worker_that_still_waits_for_etcd_can_be_stopped() {
+    let port = free_port();
+    let [etcd_url, nats_url] =
+        ["http", "nats"].map(|scheme| format!("{scheme}://127.0.0.1:{port}"));
+    let place = Meeting { etcd_url, nats_url, transport: "tcp" };
+    for program in ["worker", "frontend"] {
+        let mut role = place.role(program, &[]);
+        role.expect_lack("connecting to etcd at http://127.0.0.1:");
+        role.stop();
+    }
+}
+
+#[test]
+fn a_prefill_worker_that_was_told_who_encodes_has_no_tower() {
+    let Some(cluster) = Cluster::start("tcp") else { return };
+    let encoders = ["--encode-endpoint", "dyn://dynamo.encode.generate"];
+    let prefill = cluster.role("prefill-worker", &encoders);
+    let _decode = start(&cluster.place, &["decode-worker"]);
+    prefill.expect_health();
+    let frontend = cluster.role("frontend", &[]);
+    frontend.expect_lack("shapes: no encode worker");
+    let url = frontend.url();
+    let refused = ask(&url, "What number is written?", &["forty-two.png"]).unwrap_err();
+    assert!(refused.contains("503") && refused.contains("encode"), "{refused}");
+    assert!(ask(&url, "Hello!", &[]).unwrap().starts_with("Hello!"), "text needs no encoder");
+    let _encode = start(&cluster.place, &["encode-worker"]);
+    frontend.expect_health();
+    assert_eq!(ask(&url, "What number is written?", &["forty-two.png"]).as_deref(), Ok("42"));
+}
+
+#[test]
 fn a_second_signal_ends_a_worker_at_once() {
     let Some(cluster) = Cluster::start("tcp") else { return };
     let flags = ["--engine", "mock", "--mock-step-us", "50000", "--drain-timeout-s", "600"];
@@ -161,7 +194,7 @@ fn a_second_signal_ends_a_worker_at_once() {
     let runs = || worker.metric("triptych_running_sequences", &[]) > 0.0;
     assert!(becomes_true(PATIENCE, runs), "the answer never began");
     worker.process.signal(Signal::Term);
-    worker.process.expect_line("a second one ends the process at once");
+    worker.process.expect_line("stopping after SIGTERM; a second signal ends");
     worker.expect_lack("the process is stopping");
     worker.process.signal(Signal::Term);
     let status = worker.process.expect_end();

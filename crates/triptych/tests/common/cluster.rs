@@ -151,6 +151,11 @@ impl Role {
         self.process.signal(Signal::Cont);
     }
 
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// Asks it to stop, and waits for its end; the status must be a success.
     pub(crate) fn stop(&mut self) {
         self.process.signal(Signal::Term);
@@ -167,7 +172,7 @@ pub(crate) fn ask(url: &str, question: &str, pictures: &[&str]) -> Result<String
 
 /// Status and body; `None` when nobody answers in time.
 pub(crate) fn get(url: &str) -> Option<(u16, String)> {
-    let mut response = agent().get(url).call().ok()?;
+    let mut response = agent(ANSWER_TIME).get(url).call().ok()?;
     let text = response.body_mut().read_to_string().ok()?;
     Some((response.status().as_u16(), text))
 }
@@ -175,16 +180,16 @@ pub(crate) fn get(url: &str) -> Option<(u16, String)> {
 /// Status and JSON of the answer to a chat.
 pub(crate) fn post_chat(url: &str, body: &Value) -> (u16, Value) {
     let url = format!("{url}/v1/chat/completions");
-    let request = agent().post(url).header("content-type", "application/json");
+    let request = agent(PATIENCE).post(url).header("content-type", "application/json");
     let mut response = request.send(body.to_string()).unwrap();
     let text = response.body_mut().read_to_string().unwrap();
     (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-fn agent() -> ureq::Agent {
+fn agent(patience: Duration) -> ureq::Agent {
     let config = ureq::Agent::config_builder();
     let config = config.http_status_as_error(false).proxy(None);
-    config.timeout_global(Some(ANSWER_TIME.max(PATIENCE / 4))).build().new_agent()
+    config.timeout_global(Some(patience)).build().new_agent()
 }
 
 fn url_in(line: &str) -> String {
