@@ -17,6 +17,10 @@ use ucx_sys::{Library, UCS_OK, ucp_config_t};
 const SETTINGS: [(&str, &str); 3] =
     [("MM_ERROR_HANDLING", "y"), ("RNDV_SCHEME", "get_zcopy"), ("TCP_PUT_ENABLE", "n")];
 
+/// First version in which a transport's settings are changed under the names by which the
+/// environment has them; before it, without the transport's own prefix.
+const PREFIXED_SINCE: (u32, u32) = (1, 17);
+
 /// UCX's settings from its files and environment, with ours where the user said nothing.
 pub(crate) struct Settings {
     library: &'static Library,
@@ -36,10 +40,16 @@ impl Settings {
         let settings = Self { library, config };
         for (name, value) in SETTINGS {
             if std::env::var_os(format!("UCX_{name}")).is_none() {
-                settings.set(name, value)?;
+                settings.set(settings.spelled(name), value)?;
             }
         }
         Ok(settings)
+    }
+
+    fn spelled<'a>(&self, name: &'a str) -> &'a str {
+        let (major, minor, _) = self.library.version;
+        let is_prefixed = (major, minor) >= PREFIXED_SINCE;
+        name.strip_prefix("TCP_").filter(|_| !is_prefixed).unwrap_or(name)
     }
 
     fn set(&self, name: &str, value: &str) -> Result<()> {
