@@ -6,8 +6,8 @@
 //!
 //! A lost etcd ends nothing. Registrations come back by themselves, even in an etcd that has
 //! forgotten everything. A watch says [`SourceLost`], and begins anew with a snapshot when etcd is
-//! back; what that snapshot lacks only because its lease ended meanwhile is kept for
-//! [`REMOVAL_GRACE`], as told in [`view`].
+//! back. Instances that etcd then lacks, perhaps only because their leases ended meanwhile, stay in
+//! the snapshot, and [`REMOVAL_GRACE`] passes before anybody is reported as gone.
 //!
 //! Must not know what instances do.
 //!

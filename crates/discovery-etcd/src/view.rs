@@ -1,8 +1,8 @@
 //! What the reader of a watch has been told, and what it is to be told next.
 //!
 //! An etcd that was out of reach for longer than a lease lasts comes back without the instances
-//! that could not renew theirs meanwhile, though they are alive and about to register again. So
-//! for [`REMOVAL_GRACE`] after a lost source has returned nobody is reported as gone: neither whoever
+//! that could not renew theirs meanwhile, though they are alive and about to register again. So for
+//! [`REMOVAL_GRACE`] after a lost source has returned nobody is reported as gone: neither whoever
 //! the new snapshot lacks (the reader's snapshot has them all the same), nor whoever disappears.
 //! Who is still missing at the end has left. The price is that a real death or withdrawal in that
 //! time is told late, and that an etcd which is lost again and again removes nobody. At all other
