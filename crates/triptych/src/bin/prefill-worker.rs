@@ -1,4 +1,5 @@
-//! `prefill-worker`: the second stage of a request: prompt to first token and KV blocks, lent to decode workers.
+//! `prefill-worker`: the second stage of a request: prompt to first token and KV blocks, lent to
+//! decode workers.
 
 use clap::Parser;
 use config::{Role, WorkerProcessFlags};

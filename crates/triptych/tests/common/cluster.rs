@@ -1,4 +1,5 @@
-//! Processes of their own over real etcd and NATS: started in any order, asked, measured, signalled.
+//! Processes of their own over real etcd and NATS: started in any order, asked, measured, and sent
+//! signals.
 
 use super::process::{PATIENCE, Process, Signal, becomes_true};
 use super::servers::{Etcd, Nats, are_installed};
