@@ -6,6 +6,7 @@ use crate::backend::ServedModel;
 use crate::route::{Candidate, Route, missing_role, route};
 use futures::StreamExt;
 use planes::{Discovery, Instance, MembershipEvent};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -150,12 +151,12 @@ impl Table {
     fn join(&mut self, instance: Instance) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         self.created_s.entry(instance.model.clone()).or_insert(now);
-        let fresh = || Member {
-            instance: instance.clone(),
-            n_running: Arc::default(),
-            suspect_until: None,
-        };
-        self.members.entry(instance.id).or_insert_with(fresh);
+        match self.members.entry(instance.id) {
+            Entry::Occupied(mut known) => known.get_mut().instance = instance,
+            Entry::Vacant(place) => {
+                place.insert(Member { instance, n_running: Arc::default(), suspect_until: None });
+            }
+        }
     }
 
     /// The instances of `model`, those with the same card together.

@@ -17,13 +17,22 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) struct Presence {
     // Dropped in this order: nobody wakes us any more, then nobody finds us.
     _pulse: Option<Pulse>,
-    following: JoinHandle<()>,
+    held: Held,
+}
+
+/// Who holds the registration.
+enum Held {
+    /// It is the same for as long as the process lives.
+    Here(#[expect(dead_code, reason = "kept for its drop")] Withdraw),
+    /// A task takes a new one whenever the process wakes, and withdraws it when it is aborted.
+    Following(JoinHandle<()>),
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        // The registration is owned by the task and withdrawn with it.
-        self.following.abort();
+        if let Held::Following(task) = &self.held {
+            task.abort();
+        }
     }
 }
 
@@ -33,11 +42,7 @@ impl Presence {
     pub(crate) async fn take(shared: &Arc<Shared>, instance: Instance) -> Result<Self> {
         let registered = shared.planes.discovery.register(instance.clone()).await?;
         if !shared.planes.are_apart {
-            let following = tokio::spawn(async move {
-                let _registered = registered;
-                futures::future::pending::<()>().await;
-            });
-            return Ok(Self { _pulse: None, following });
+            return Ok(Self { _pulse: None, held: Held::Here(registered) });
         }
         let (woke, wakings) = watch::channel(0_u64);
         let pulse = Pulse::start(move |beat| match beat {
@@ -49,7 +54,7 @@ impl Presence {
         });
         let shared = Arc::downgrade(shared);
         let following = tokio::spawn(rejoin(shared, instance, registered, wakings));
-        Ok(Self { _pulse: Some(pulse), following })
+        Ok(Self { _pulse: Some(pulse), held: Held::Following(following) })
     }
 }
 
