@@ -225,9 +225,11 @@ impl Lane {
     /// Makes the connection unless there is one.
     fn connect(&mut self) -> Result<()> {
         if self.connection.is_none() {
-            let stream = dial(&self.peer)?;
-            let adopted = self.reader.crew.adopt(stream);
-            let socket = adopted.map_err(|_| lost("the transport was closed"))?;
+            let closed = || lost("the transport was closed");
+            let crew = &self.reader.crew;
+            // Dialling takes its time, and whoever closes the transport waits for us.
+            let stream = if crew.is_closing() { Err(closed()) } else { dial(&self.peer) }?;
+            let socket = crew.adopt(stream).map_err(|_| closed())?;
             shake_hands(&socket, &self.reader.key, Side::Connecting)?;
             self.connection = Some(Connection { socket, is_used: false });
         }

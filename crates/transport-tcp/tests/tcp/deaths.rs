@@ -1,7 +1,7 @@
 //! Owners that die, stand still or go away: reads end soon, and never with wrong bytes.
 
 use crate::common::{START, byte, handle, key, landed, landing, memory, transport};
-use crate::process::OwnerProcess;
+use crate::process::{OwnerProcess, was_owner};
 use futures::future::join_all;
 use planes::{LeaseTable, Side, Transport};
 use std::io::{Read, Write};
@@ -13,12 +13,16 @@ use types::{ErrorKind, LeaseId, Secret};
 /// Owners are killed while several reads are under way, at ever other moments.
 #[tokio::test]
 async fn a_killed_owner_loses_its_reads_soon_and_brings_no_wrong_bytes() {
+    const TEST: &str = "deaths::a_killed_owner_loses_its_reads_soon_and_brings_no_wrong_bytes";
     const N_BYTES: usize = 32 << 20;
+    if was_owner().await {
+        return;
+    }
     let expected: Vec<u8> = (0..N_BYTES).map(byte).collect();
     let reader = transport();
     let mut n_lost = 0;
     for round in 0..12 {
-        let mut owner = OwnerProcess::start(N_BYTES);
+        let mut owner = OwnerProcess::start(TEST, N_BYTES);
         reader.connect(&owner.handle.transports).await.unwrap();
         let read = |_| reader.read(owner.handle.clone(), vec![START], landing(N_BYTES));
         let reads: Vec<_> = (0..4).map(read).collect();
@@ -41,7 +45,7 @@ async fn a_killed_owner_loses_its_reads_soon_and_brings_no_wrong_bytes() {
         let failure = reader.read(dead, vec![START], landing(10)).await.err().unwrap();
         assert_eq!(failure.kind, ErrorKind::PeerLost, "{failure}");
         let waited = since.elapsed();
-        assert!(waited < Duration::from_secs(2), "round {round}: {waited:?} after the death");
+        assert!(waited < Duration::from_secs(4), "round {round}: {waited:?} after the death");
     }
     assert!(n_lost > 0, "no owner died in the middle of a read");
 }

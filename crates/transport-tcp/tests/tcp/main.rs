@@ -5,4 +5,3 @@ mod conformance;
 mod deaths;
 mod process;
 mod strangers;
-mod throughput;

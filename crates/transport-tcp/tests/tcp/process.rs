@@ -1,4 +1,4 @@
-//! An owner of memory in a process of its own, as in real life: the test's program, run again with
+//! An owner of memory in a process of its own, as in real life: the same test, run again with
 //! another task.
 //!
 //! The child says on its standard output what it lends, and ends when its standard input does; so
@@ -27,10 +27,11 @@ pub(crate) struct OwnerProcess {
 }
 
 impl OwnerProcess {
-    /// Starts one that lends `n_bytes`.
-    pub(crate) fn start(n_bytes: usize) -> Self {
+    /// Starts one that lends `n_bytes`, out of the test of that name, which begins with
+    /// [`was_owner`].
+    pub(crate) fn start(test: &str, n_bytes: usize) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "process::lend_as_a_process_of_its_own", "--ignored", "--nocapture"])
+            .args(["--exact", test, "--nocapture"])
             .env(TASK, n_bytes.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -67,11 +68,10 @@ fn parse(line: &str) -> Option<RemoteHandle> {
     Some(handle(vec![address.into()], (lease, Secret(secret.parse().ok()?))))
 }
 
-/// The child's task.
-#[tokio::test]
-#[ignore = "the other process of other tests"]
-async fn lend_as_a_process_of_its_own() {
-    let n_bytes = std::env::var(TASK).expect("another test starts it with its task");
+/// Does the task of an owner's process if this is one; a test that starts such processes calls it
+/// first, and ends when it was one.
+pub(crate) async fn was_owner() -> bool {
+    let Ok(n_bytes) = std::env::var(TASK) else { return false };
     let table = Arc::new(LeaseTable::default());
     let transport = transport();
     let (addresses, _served) = transport.serve(Arc::clone(&table)).await.unwrap();
@@ -80,4 +80,5 @@ async fn lend_as_a_process_of_its_own() {
     let (slot, generation) = (lease.slot, lease.generation);
     println!("{LENT}{} {slot} {generation} {}", addresses[0], secret.0);
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    true
 }
