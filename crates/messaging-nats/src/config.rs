@@ -15,8 +15,9 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// Time between two questions whether the server is there; after two without an answer the
 /// connection is made anew, which alone notices a machine that has vanished.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-/// Messages handed to the connection that it has not written yet.
-const N_UNWRITTEN_MAX: usize = 256;
+/// Messages handed to the connection that it has not written yet; a few, because what waits longer
+/// shares messages while it does.
+const N_UNWRITTEN_MAX: usize = 64;
 
 /// How to reach the server, and as whom.
 #[derive(Clone)]

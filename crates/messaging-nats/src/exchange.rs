@@ -229,7 +229,7 @@ impl Exchange {
         }
         let n_more_max = self.n_body_bytes_max();
         let (body, more) = cut(&body, n_more_max - trace.len(), n_more_max);
-        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = deadline.as_micros().div_ceil(1000).try_into().unwrap_or(u64::MAX);
         let mut offset = body.bytes.len();
         let message =
             self.send_to_address(&address, &Frame::Open { stream, deadline_ms, trace, body });

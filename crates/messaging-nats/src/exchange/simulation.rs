@@ -155,7 +155,7 @@ impl World {
                 answering.n_sent += 1;
             }
         }
-        ended.iter().for_each(|key| drop(self.answerings.remove(key)));
+        self.answerings.retain(|key, _| !ended.contains(key));
     }
 
     fn read(&mut self) {

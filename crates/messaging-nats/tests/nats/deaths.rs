@@ -6,6 +6,7 @@ use crate::support::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
+use planes::messaging::N_BODY_BYTES_MAX;
 use planes::{Address, Call, Messaging};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -115,6 +116,34 @@ async fn a_handler_that_panics_ends_its_call_alone() {
     let failure = failure_within(&mut call(&caller, HERE, "panic"), GIVEN_UP_MAX).await;
     assert_eq!(failure.kind, ErrorKind::PeerLost);
     assert_eq!(next(&mut call(&caller, HERE, "fine")).await, Ok(Bytes::from("fine")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_over_the_limit_ends_its_call_alone() {
+    let server = Server::start(&[]);
+    let (callee, caller) = (connect(&server).await, connect(&server).await);
+    let handler = Answering(|call: Call| {
+        let n_bytes = std::str::from_utf8(&call.body).unwrap().parse().unwrap();
+        futures::stream::iter([Ok(vec![b'x'; n_bytes].into())]).boxed()
+    });
+    let _served = callee.serve(&Address(HERE.into()), Arc::new(handler)).await.unwrap();
+    let n_bytes = N_BODY_BYTES_MAX;
+    let largest = next(&mut call(&caller, HERE, n_bytes.to_string())).await.unwrap();
+    assert_eq!(largest.len(), n_bytes);
+    let larger = call(&caller, HERE, (n_bytes + 1).to_string());
+    let failure = failure_within(&mut { larger }, GIVEN_UP_MAX).await;
+    assert_eq!(failure.kind, ErrorKind::TooLarge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_served_once() {
+    let server = Server::start(&[]);
+    let messaging = connect(&server).await;
+    let _served = serve(&messaging, HERE).await;
+    let handler = Arc::new(Answering(|_: Call| futures::stream::empty().boxed()));
+    let second = messaging.serve(&Address(HERE.into()), handler).await;
+    assert_eq!(second.err().map(|failure| failure.kind), Some(ErrorKind::Internal));
+    assert_eq!(next(&mut call(&messaging, HERE, "first")).await, Ok(Bytes::from("first")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,9 +20,11 @@ const TICK: Duration = Duration::from_millis(10);
 /// Time between two tokens of a call that is answered in steps.
 const STEP: Duration = Duration::from_millis(2);
 
-/// A handler that admits a call at once and then gives a token with each step.
-pub(crate) fn in_steps(_: Call) -> Replies {
-    let tokens = futures::stream::iter(1..N_REPLIES).then(|i| async move {
+/// A handler that admits a call at once and then gives a token with each step, as many replies as
+/// the body says.
+pub(crate) fn in_steps(call: Call) -> Replies {
+    let n_replies = std::str::from_utf8(&call.body).ok().and_then(|n| n.parse().ok());
+    let tokens = futures::stream::iter(1..n_replies.unwrap_or(N_REPLIES)).then(|i| async move {
         tokio::time::sleep(STEP).await;
         Ok(Bytes::from(format!("token {i}")))
     });
@@ -32,6 +34,12 @@ pub(crate) fn in_steps(_: Call) -> Replies {
 /// Makes `n_calls` calls, some at once, and counts their replies.
 async fn many(messaging: &NatsMessaging, address: &str, body: &'static str, n_calls: usize) {
     let mut running = FuturesUnordered::new();
+    let n_replies: usize = body.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+    let check = |replies: Vec<types::Result<Bytes>>| {
+        assert_eq!(replies.len(), n_replies);
+        let failure = replies.into_iter().find_map(types::Result::err);
+        assert_eq!(failure, None);
+    };
     let one = || call(messaging, address, body).collect::<Vec<_>>().boxed();
     for n_begun in 0..n_calls {
         if n_begun >= N_CONCURRENT {
@@ -42,12 +50,6 @@ async fn many(messaging: &NatsMessaging, address: &str, body: &'static str, n_ca
     while let Some(replies) = running.next().await {
         check(replies);
     }
-}
-
-fn check(replies: Vec<types::Result<Bytes>>) {
-    assert_eq!(replies.len(), N_REPLIES);
-    let failure = replies.into_iter().find_map(types::Result::err);
-    assert_eq!(failure, None);
 }
 
 /// Memory of this process, in bytes.
@@ -113,6 +115,22 @@ async fn median<F: Future<Output = ()>>(n: usize, mut wait: impl FnMut() -> F) -
     waits[n / 2].as_secs_f64() * 1e6
 }
 
+/// Measures calls that are answered in steps, and how much their frames share.
+async fn in_shared_messages(
+    messaging: &NatsMessaging,
+    cost: &Cost,
+    n_replies: &'static str,
+    n_calls: usize,
+) {
+    let before = messaging.stats();
+    let name = format!("{n_replies} replies in steps");
+    measure(&name, cost, n_calls, many(messaging, STEPS, n_replies, n_calls)).await;
+    let after = messaging.stats();
+    let n_frames = after.n_frames_received - before.n_frames_received;
+    let n_messages = after.n_messages_received - before.n_messages_received;
+    println!("  {:.1} frames in a message", n_frames as f64 / n_messages as f64);
+}
+
 /// Prints what a call costs, beside a plain request of NATS's own. As a test it is short; with
 /// `NATS_MEASURE` set it takes long enough for the figures to mean something.
 #[tokio::test(flavor = "multi_thread")]
@@ -127,12 +145,8 @@ async fn throughput() {
 
     let calls = many(&messaging, THERE, "count 5", n_calls);
     measure("answered at once", &cost, n_calls, calls).await;
-    let before = messaging.stats();
-    measure("answered in steps", &cost, n_calls, many(&messaging, STEPS, "", n_calls)).await;
-    let after = messaging.stats();
-    let n_frames = after.n_frames_received - before.n_frames_received;
-    let n_messages = after.n_messages_received - before.n_messages_received;
-    println!("  {:.1} frames in a message", n_frames as f64 / n_messages as f64);
+    in_shared_messages(&messaging, &cost, "5", n_calls).await;
+    in_shared_messages(&messaging, &cost, "33", n_calls / 4).await;
 
     let plain = async || {
         let reply = client.request(PLAIN, "ping".into()).await.unwrap();
