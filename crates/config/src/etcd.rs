@@ -64,6 +64,13 @@ impl EtcdFlags {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let given = self.etcd_endpoints.or(usual).unwrap_or(ENDPOINT.to_owned());
         let endpoints = servers("--etcd-endpoints", &given, scheme, &["http", "https"])?;
+        // Endpoints are shown in logs, and etcd's protocol takes no password from them anyway.
+        if endpoints.iter().any(|url| url.contains('@')) {
+            return Err(Error::invalid(
+                "--etcd-endpoints: expected URLs without a user; give --etcd-user and \
+                 --etcd-password-file",
+            ));
+        }
         let n_plain = endpoints.iter().filter(|url| url.starts_with("http://")).count();
         let tls = match n_plain {
             0 => Some(tls.unwrap_or_default()),

@@ -169,6 +169,9 @@ fn wrong_servers_are_refused_without_showing_them() {
         assert!(!format!("{result:?}").contains("hunter2"), "{result:?}");
         refused(result, &[flag, "expected URLs that begin with"]);
     }
+    let result = frontend(&["--etcd-endpoints", "http://user:hunter2@etcd:1"]);
+    assert!(!format!("{result:?}").contains("hunter2"), "{result:?}");
+    refused(result, &["--etcd-endpoints", "--etcd-user and --etcd-password-file"]);
 }
 
 #[test]

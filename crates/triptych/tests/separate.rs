@@ -121,26 +121,31 @@ fn a_frontend_without_workers_says_so() {
 }
 
 #[test]
-fn a_worker_that_is_asked_to_stop_leaves_and_finishes_its_answers() {
-    let Some(cluster) = Cluster::start("tcp") else { return };
-    let mut workers = start(&cluster.place, ALL_STAGES);
-    let frontend = cluster.role("frontend", &[]);
-    frontend.expect_health();
-    let url = frontend.url();
-    let long = json!({"model": "shapes", "max_tokens": 800, "ignore_eos": true,
-                      "messages": [{"role": "user", "content": "Hello!"}]});
-    let asking = std::thread::spawn(move || post_chat(&url, &long));
-    let runs = || workers[0].metric("triptych_running_sequences", &[]) > 0.0;
-    assert!(becomes_true(PATIENCE, runs), "the answer never began");
-    let asked_to_stop = Instant::now();
-    workers[0].process.signal(Signal::Term);
-    frontend.expect_lack("no worker has registered");
-    assert!(asked_to_stop.elapsed() < WITHDRAWAL_TIME, "{:?}", asked_to_stop.elapsed());
-    let (status, body) = asking.join().unwrap();
-    assert_eq!(status, 200, "{body}");
-    assert_eq!(body["usage"]["completion_tokens"], 800);
-    let status = workers[0].process.expect_end();
-    assert!(status.success(), "{status}");
+fn workers_that_are_asked_to_stop_leave_and_finish_their_answers() {
+    for programs in [ALL_STAGES, SEPARATE_STAGES] {
+        let Some(cluster) = Cluster::start("tcp") else { return };
+        let mut workers = start(&cluster.place, programs);
+        let frontend = cluster.role("frontend", &[]);
+        frontend.expect_health();
+        let url = frontend.url();
+        let long = json!({"model": "shapes", "max_tokens": 800, "ignore_eos": true,
+                          "messages": [{"role": "user", "content": "Hello!"}]});
+        let asking = std::thread::spawn(move || post_chat(&url, &long));
+        // The last of them generates.
+        let runs = || workers[programs.len() - 1].metric("triptych_running_sequences", &[]) > 0.0;
+        assert!(becomes_true(PATIENCE, runs), "the answer never began");
+        let asked_to_stop = Instant::now();
+        workers.iter().for_each(|worker| worker.process.signal(Signal::Term));
+        frontend.expect_lack("no worker has registered");
+        assert!(asked_to_stop.elapsed() < WITHDRAWAL_TIME, "{:?}", asked_to_stop.elapsed());
+        let (status, body) = asking.join().unwrap();
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(body["usage"]["completion_tokens"], 800);
+        for worker in &mut workers {
+            let status = worker.process.expect_end();
+            assert!(status.success(), "{status}");
+        }
+    }
 }
 
 #[test]
@@ -172,6 +177,21 @@ fn a_prefill_worker_that_was_told_who_encodes_has_no_tower() {
     let _encode = start(&cluster.place, &["encode-worker"]);
     frontend.expect_health();
     assert_eq!(ask(&url, "What number is written?", &["forty-two.png"]).as_deref(), Ok("42"));
+}
+
+#[test]
+fn one_process_may_serve_for_others_as_well() {
+    let Some(cluster) = Cluster::start("tcp") else { return };
+    let mut one = cluster.role("triptych", &["--roles", "p,d"]);
+    one.expect_health();
+    let frontend = cluster.role("frontend", &[]);
+    frontend.expect_health();
+    for url in [one.url(), frontend.url()] {
+        let answer = ask(&url, "What number is written?", &["forty-two.png"]);
+        assert_eq!(answer.as_deref(), Ok("42"));
+    }
+    one.stop();
+    frontend.expect_lack("no worker has registered");
 }
 
 #[test]

@@ -75,16 +75,22 @@ impl Cluster {
 }
 
 impl Meeting {
-    /// Starts a program of a role, with more flags. Workers serve the demo model.
+    /// Starts a program of a role, with more flags. Workers serve the demo model; `triptych` is
+    /// `triptych serve`, reachable by the others.
     pub(crate) fn role(&self, name: &str, more: &[&str]) -> Role {
         let mut command = program(name);
+        if name == "triptych" {
+            command.args(["serve", "--discovery-backend", "etcd"]);
+        }
         command.args(["--etcd-endpoints", &self.etcd_url, "--nats-url", &self.nats_url]);
         command.args(["--transport", self.transport, "--transport-host", "127.0.0.1"]);
         command.args(["--system-host", "127.0.0.1", "--system-port", "0"]);
-        match name {
-            "frontend" => command.args(["--http-host", "127.0.0.1", "--http-port", "0"]),
-            _ => command.args(["--threads", "1", "--model-path"]).arg(demo_model()),
-        };
+        if ["frontend", "triptych"].contains(&name) {
+            command.args(["--http-host", "127.0.0.1", "--http-port", "0"]);
+        }
+        if name != "frontend" {
+            command.args(["--threads", "1", "--model-path"]).arg(demo_model());
+        }
         let process = Process::spawn(name, command.args(more));
         let line = process.expect_line("system port on http://");
         Role { system_url: url_in(&line), process }
@@ -101,7 +107,7 @@ pub(crate) struct Role {
 impl Role {
     /// Where a frontend answers clients; waits until it does.
     pub(crate) fn url(&self) -> String {
-        url_in(&self.process.expect_line("serving on http://"))
+        url_in(&self.process.expect_line(" serving "))
     }
 
     /// Status and body of a path of its system port; `None` when it does not answer.
