@@ -41,7 +41,9 @@ mod tests {
     #[test]
     fn bounds_belong_to_their_bucket() {
         let mut values = Doublings::<4>::new(100);
-        [0, 100, 101, 200, 400, 401, 9000].map(|value| values.add(value));
+        for value in [0, 100, 101, 200, 400, 401, 9000] {
+            values.add(value);
+        }
         let buckets: Vec<_> = values.buckets().collect();
         assert_eq!(buckets, [(Some(100), 2), (Some(200), 2), (Some(400), 1), (None, 2)]);
         assert_eq!(values.sum(), 10_202);

@@ -5,6 +5,7 @@
 
 use crate::conversation::SamplingWishes;
 use crate::loaded::LoadedModel;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use text::TextStream;
 use types::output::{FinishReason, GenerateEvent, OutputToken};
@@ -36,8 +37,12 @@ pub(crate) struct Choice {
     n_tokens: usize,
     /// Text that can be sent.
     pub(crate) pending_text: String,
-    /// Tokens whose log probabilities were asked for and can be sent.
+    n_bytes_shown: usize,
+    /// Tokens whose log probabilities were asked for and can be sent: those of which some text is
+    /// in the answer. So those of a stop string are never sent.
     pub(crate) pending_tokens: Vec<OutputToken>,
+    /// Those of which nothing was shown yet, each with the byte of the text where it begins.
+    held_tokens: VecDeque<(usize, OutputToken)>,
     pub(crate) finish: Option<FinishReason>,
 }
 
@@ -55,7 +60,9 @@ impl Answer {
             ),
             n_tokens: 0,
             pending_text: String::new(),
+            n_bytes_shown: 0,
             pending_tokens: Vec::new(),
+            held_tokens: VecDeque::new(),
             finish: None,
         };
         Self {
@@ -79,8 +86,10 @@ impl Answer {
         self.choices.iter().all(|choice| choice.finish.is_some())
     }
 
-    /// Takes an event in. Errors: it names a choice that was not asked for.
-    pub(crate) fn apply(&mut self, event: GenerateEvent) -> Result<()> {
+    /// Takes an event in; gives the choice that it ended by a stop string, if it did.
+    ///
+    /// Errors: it names a choice that was not asked for.
+    pub(crate) fn apply(&mut self, event: GenerateEvent) -> Result<Option<u32>> {
         match event {
             GenerateEvent::Admitted { prompt_tokens, cached_tokens } => {
                 self.usage.prompt_tokens = prompt_tokens;
@@ -88,58 +97,79 @@ impl Answer {
             }
             GenerateEvent::Tokens { choice, tokens } => {
                 self.has_begun = true;
-                self.add(choice as usize, tokens)?;
+                let is_stopped = self.add(choice as usize, tokens)?;
+                return Ok(is_stopped.then_some(choice));
             }
             GenerateEvent::Finished { choice, reason } => {
                 self.has_begun = true;
                 self.choice(choice as usize)?.finish(reason);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn add(&mut self, choice: usize, tokens: Vec<OutputToken>) -> Result<()> {
+    /// Whether one of the tokens completed a stop string.
+    fn add(&mut self, choice: usize, tokens: Vec<OutputToken>) -> Result<bool> {
+        let Self { end_tokens, min_tokens, wants_logprobs, usage, .. } = self;
+        let choice = self.choices.get_mut(choice).ok_or_else(unknown_choice)?;
         for token in tokens {
-            let n_tokens = self.choice(choice)?.n_tokens + 1;
-            let ends = n_tokens > self.min_tokens && self.end_tokens.contains(&token.token);
-            let wants_logprobs = self.wants_logprobs;
-            let choice = &mut self.choices[choice];
             // A stop string may have ended it while more tokens were on their way.
             if choice.finish.is_some() {
-                return Ok(());
+                return Ok(false);
             }
-            choice.n_tokens = n_tokens;
-            self.usage.completion_tokens += 1;
-            if !ends {
-                choice.push(token, wants_logprobs);
+            choice.n_tokens += 1;
+            usage.completion_tokens += 1;
+            let ends = choice.n_tokens > *min_tokens && end_tokens.contains(&token.token);
+            if !ends && choice.push(token, *wants_logprobs) {
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn choice(&mut self, idx: usize) -> Result<&mut Choice> {
-        let unknown = || Error::internal("The engine answered a choice that was not asked for.");
-        self.choices.get_mut(idx).ok_or_else(unknown)
+        self.choices.get_mut(idx).ok_or_else(unknown_choice)
     }
 }
 
 impl Choice {
-    fn push(&mut self, token: OutputToken, wants_logprobs: bool) {
+    /// Whether the token completed a stop string.
+    fn push(&mut self, token: OutputToken, wants_logprobs: bool) -> bool {
+        let begins_at = self.text.n_bytes_decoded();
         let delta = self.text.push(token.token);
-        self.pending_text.push_str(&delta.text);
         if wants_logprobs {
-            self.pending_tokens.push(token);
+            self.held_tokens.push_back((begins_at, token));
         }
+        self.show(&delta.text);
         if delta.is_stopped {
+            self.held_tokens.clear();
             self.finish = Some(FinishReason::Stop);
+        }
+        delta.is_stopped
+    }
+
+    fn show(&mut self, text: &str) {
+        self.pending_text.push_str(text);
+        self.n_bytes_shown += text.len();
+        let n_shown = self.n_bytes_shown;
+        let shown = |(begins_at, _): &mut (usize, OutputToken)| *begins_at < n_shown;
+        while let Some((_, token)) = self.held_tokens.pop_front_if(shown) {
+            self.pending_tokens.push(token);
         }
     }
 
     fn finish(&mut self, reason: FinishReason) {
         if self.finish.is_none() {
             let delta = self.text.finish();
-            self.pending_text.push_str(&delta.text);
+            self.show(&delta.text);
             self.finish = Some(if delta.is_stopped { FinishReason::Stop } else { reason });
+            // Tokens without any text count as shown when all text is.
+            let rest = std::mem::take(&mut self.held_tokens).into_iter().map(|(_, token)| token);
+            self.pending_tokens.extend(rest.filter(|_| !delta.is_stopped));
         }
     }
+}
+
+fn unknown_choice() -> Error {
+    Error::internal("The engine answered a choice that was not asked for.")
 }

@@ -3,6 +3,7 @@
 use crate::admission::Admission;
 use crate::loaded::Models;
 use crate::offload::Offload;
+use crate::pace::Streams;
 use crate::phase::{Phase, Phases};
 use config::FrontendConfig;
 use router::{Backend, ServedModel};
@@ -21,6 +22,7 @@ pub(crate) struct App {
     pub(crate) config: FrontendConfig,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) phases: Phases,
+    pub(crate) streams: Streams,
 }
 
 impl App {
@@ -39,6 +41,7 @@ impl App {
             config,
             telemetry,
             phases,
+            streams: Streams::default(),
         })
     }
 

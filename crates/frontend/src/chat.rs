@@ -11,7 +11,7 @@ use crate::openai::completion::{self, Header};
 use crate::openai::error::ApiError;
 use crate::openai::request;
 use crate::plan::{Envelope, plan};
-use crate::run::{Deadlines, Run};
+use crate::run::{Run, Work};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
@@ -42,8 +42,8 @@ pub(crate) async fn complete(
     let answer = Answer::new(Arc::clone(&model), &request.wishes);
     let envelope = envelope(&app, id, &headers);
     let planned = app.offload.run(n_bytes, move || plan(request, &model, envelope)).await;
-    let events = app.backend.generate(metrics.watch(planned)?);
-    let mut run = Run::new(events, answer, metrics, deadlines(&app), app.phases.clone());
+    let work = Work::begin(&app.backend, metrics.watch(planned)?);
+    let mut run = Run::new(work, answer, metrics, &app);
     run.start().await?;
     place.release_body();
     match delivery.stream {
@@ -86,13 +86,6 @@ fn envelope(app: &App, id: RequestId, headers: &HeaderMap) -> Envelope {
         random_seed: id.0 as u64,
         first_token_deadline: app.config.first_token_deadline,
         trace: trace.to_string(),
-    }
-}
-
-fn deadlines(app: &App) -> Deadlines {
-    Deadlines {
-        first_token: app.config.first_token_deadline,
-        idle: app.config.idle_stream_deadline,
     }
 }
 

@@ -4,6 +4,7 @@
 //! concrete plane: all it needs of them is [`router::Backend`].
 
 mod admission;
+mod alarm;
 mod answer;
 mod app;
 mod body;
@@ -13,6 +14,7 @@ mod conversation;
 mod loaded;
 mod offload;
 mod openai;
+mod pace;
 mod phase;
 mod plan;
 mod request_id;

@@ -23,6 +23,7 @@ pub struct TextStream {
     decoder: Decoder,
     stops: StopStrings,
     is_stopped: bool,
+    n_bytes_decoded: usize,
 }
 
 impl TextStream {
@@ -33,7 +34,14 @@ impl TextStream {
             decoder: Decoder::new(skips_special),
             stops: StopStrings::new(stops),
             is_stopped: false,
+            n_bytes_decoded: 0,
         }
+    }
+
+    /// Bytes of the characters that are whole so far, given already or held back. The text of the
+    /// next token begins with the character that begins here, or inside it.
+    pub fn n_bytes_decoded(&self) -> usize {
+        self.n_bytes_decoded
     }
 
     /// Takes the next token. After a stop string it gives nothing more.
@@ -42,6 +50,7 @@ impl TextStream {
             return TextDelta { text: String::new(), is_stopped: true };
         }
         let text = self.decoder.push(&self.tokenizer, token);
+        self.n_bytes_decoded += text.len();
         self.show(text)
     }
 
@@ -111,6 +120,12 @@ struct Utf8Stream {
 
 impl Utf8Stream {
     fn push(&mut self, bytes: &[u8]) -> String {
+        // Most tokens are whole characters behind whole characters.
+        if self.unfinished.is_empty()
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            return text.to_owned();
+        }
         self.unfinished.extend_from_slice(bytes);
         let certain = self.unfinished.len() - n_unfinished(&self.unfinished);
         let rest = self.unfinished.split_off(certain);

@@ -100,6 +100,36 @@ fn an_abort_returns_everything() {
     }
 }
 
+/// A stop string ends one choice; the other goes on, and the last to end ends the request.
+#[test]
+fn one_choice_ends_by_word_from_outside() {
+    let rig = rig(Setup::default());
+    let mut ask = ask(&rig.model, vec![text(1, 5)], FOR_EVER);
+    ask.sampling.n = 2;
+    let (sender, notes) = channel();
+    let id = new_id();
+    rig.submit(id, &ask, sink(&sender, 0)).expect("room");
+    let mut answer =
+        Answer { choices: vec![vec![]; 2], reasons: vec![None; 2], ..Answer::default() };
+    let mut n_left = 3;
+    while let Note::Event(event) = notes.recv_timeout(PATIENCE).expect("the engine answers").1 {
+        if let SeqEvent::Tokens { choice, .. } = event {
+            assert_eq!(answer.reasons[choice as usize], None, "choice {choice} goes on");
+            n_left -= i32::from(answer.reasons[1].is_some());
+        }
+        record(&mut answer, id, &ask, event);
+        if !answer.choices[1].is_empty() && answer.reasons[1].is_none() {
+            rig.engine.finish_choice(id, 1);
+        }
+        if n_left == 0 {
+            rig.engine.finish_choice(id, 0);
+        }
+    }
+    assert_eq!(answer.reasons, [Some(FinishReason::Stop); 2]);
+    assert!(answer.choices[0].len() > answer.choices[1].len());
+    rig.wait_until_empty();
+}
+
 #[test]
 fn a_queued_request_is_aborted_while_another_runs() {
     let rig = rig(Setup { max_batch_size: 1, ..Setup::default() });

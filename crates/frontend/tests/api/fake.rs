@@ -12,7 +12,7 @@ use text::Tokenizer;
 use types::card::ModelCard;
 use types::output::{FinishReason, GenerateEvent, GenerateResult, Logprob, OutputToken};
 use types::request::GenerateRequest;
-use types::{Error, ErrorKind, Result};
+use types::{Error, ErrorKind, RequestId, Result};
 
 /// The name of the model that is there and ready.
 pub(crate) const MODEL: &str = "tiny/vl";
@@ -79,6 +79,8 @@ pub(crate) struct Fake {
     pub(crate) asked: Mutex<Vec<GenerateRequest>>,
     /// Streams that were dropped before their script had ended.
     pub(crate) n_cancelled: Arc<AtomicUsize>,
+    /// Choices that nobody wanted more of.
+    pub(crate) finished: Mutex<Vec<(RequestId, u32)>>,
 }
 
 impl Fake {
@@ -97,6 +99,7 @@ impl Fake {
             models: models.iter().map(served).collect(),
             asked: Mutex::default(),
             n_cancelled: Arc::default(),
+            finished: Mutex::default(),
         })
     }
 
@@ -116,6 +119,10 @@ impl Backend for Fake {
             None => Err(Error::new(ErrorKind::NotFound, "no such model")),
         };
         futures::future::ready(card).boxed()
+    }
+
+    fn finish_choice(&self, id: RequestId, choice: u32) {
+        self.finished.lock().unwrap().push((id, choice));
     }
 
     fn generate(&self, request: GenerateRequest) -> BoxStream<'static, GenerateResult> {

@@ -114,6 +114,71 @@ async fn a_stop_string_ends_the_answer_and_the_work() {
     assert_eq!(fake.n_cancelled(), 2, "both streams were dropped");
 }
 
+/// The backend is told of each choice that a stop string ends before the others; what still comes
+/// of it is not shown.
+#[tokio::test]
+async fn a_stop_string_ends_one_choice_and_its_work() {
+    let script = vec![
+        admitted(),
+        say(0, "one two"),
+        say(1, "and"),
+        say(0, " three"),
+        say(0, " four"),
+        Step::Pause(SHORT),
+        say(1, " so on"),
+        finished(0, FinishReason::Length),
+        finished(1, FinishReason::Length),
+    ];
+    let fake = Fake::new(script);
+    let server = Server::start(&fake).await;
+    let response = chat(&server, &body(json!({"stop": "o t", "n": 2}))).await;
+    let choices = &response.json()["choices"];
+    let ends: Vec<_> = [0, 1].map(|idx| &choices[idx]).into_iter().collect();
+    assert_eq!(ends[0]["message"]["content"], "one tw");
+    assert_eq!(ends[0]["finish_reason"], "stop");
+    assert_eq!(ends[1]["message"]["content"], "and so on");
+    assert_eq!(ends[1]["finish_reason"], "length");
+    let id = fake.asked.lock().unwrap()[0].id;
+    assert_eq!(*fake.finished.lock().unwrap(), [(id, 0)]);
+}
+
+/// Log probabilities are those of the tokens of the text, the one that is cut by a stop string
+/// included, those of the stop string itself not.
+#[tokio::test]
+async fn logprobs_end_where_the_text_does() {
+    let spoken = "one two three";
+    let script = vec![
+        admitted(),
+        say(0, "one"),
+        say(0, " two"),
+        Step::Pause(SHORT),
+        say(0, " three"),
+        finished(0, FinishReason::Length),
+    ];
+    let server = Server::start(&Fake::new(script)).await;
+    for (stop, text) in [("o t", "one tw"), (" tw", "one"), ("one", ""), ("never", spoken)] {
+        for stream in [false, true] {
+            let more = json!({"stop": stop, "logprobs": true, "stream": stream});
+            let response = chat(&server, &body(more)).await;
+            let objects: Vec<Value> = match stream {
+                true => {
+                    response.events().iter().flat_map(|(_, d)| serde_json::from_str(d)).collect()
+                }
+                false => vec![response.json()],
+            };
+            let entries =
+                objects.iter().filter_map(|it| it["choices"][0]["logprobs"]["content"].as_array());
+            let tokens = entries.flatten().map(|entry| entry["token"].as_str().unwrap().to_owned());
+            let tokens: Vec<String> = tokens.collect();
+            let begins = |idx: usize| tokens[..idx].concat().len();
+            let all = tokens.concat();
+            assert!(spoken.starts_with(&all) && all.starts_with(text), "{stop:?}: {tokens:?}");
+            assert!(tokens.is_empty() == text.is_empty(), "{stop:?}: {tokens:?}");
+            assert!((0..tokens.len()).all(|idx| begins(idx) < text.len()), "{stop:?}: {tokens:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn silence_has_a_deadline() {
     let cfg = config::FrontendConfig {
