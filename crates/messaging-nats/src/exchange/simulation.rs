@@ -111,6 +111,11 @@ impl World {
 
     fn open(&mut self) {
         let n_asked = self.random.below(200);
+        self.open_for(n_asked);
+    }
+
+    /// Makes a call for so many replies.
+    fn open_for(&mut self, n_asked: u64) {
         let queue = Arc::new(ReplyQueue::default());
         let n_bytes = self.random.below(3 * N_MESSAGE_BYTES_MIN as u64) as usize;
         let call = Call {
@@ -266,6 +271,31 @@ fn without_losses_every_call_ends_well() {
         assert!(world.readings.is_empty(), "seed {seed}");
         assert_eq!(world.n_ended_well, 5, "seed {seed}");
     }
+}
+
+#[test]
+fn a_lost_credit_is_made_good() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let mut world = World::new(7, runtime.handle().clone());
+    world.is_losing = false;
+    world.open_for(3 * CREDITS as u64);
+    world.carry();
+    let n_read = |world: &World| world.readings.values().map(|reading| reading.n_read).sum::<u64>();
+    for _ in 0..100 {
+        world.answer();
+        world.carry();
+        world.read();
+        // What the caller says is lost.
+        while world.caller.take().is_some() {}
+    }
+    assert_eq!(n_read(&world), CREDITS as u64, "without credits nothing is sent");
+    world.caller.beat(world.now);
+    for _ in 0..100 {
+        world.carry();
+        world.answer();
+        world.read();
+    }
+    assert_eq!(world.n_ended_well, 1);
 }
 
 #[test]
