@@ -3,7 +3,6 @@
 # shellcheck shell=bash
 
 LOG_LINES_SHOWN=20
-WAIT_S=1
 # A process that has not ended this long after it was asked is ended by force.
 STOP_S_MAX=$((${TRIPTYCH_DRAIN_TIMEOUT_S:-30} + 5))
 
@@ -36,34 +35,15 @@ log_of() { printf '%s/%s.log' "$logs" "$1"; }
 
 # next_end: waits until a part ends; then `ended` is its process id and `end_status` its status.
 next_end() {
-  ended=0
-  while [ -z "${part_name[${ended:-0}]:-}" ]; do
-    find_ended || wait_a_while
-  done
-}
-
-# find_ended: a part that ended while something else was waited for is no news to `wait -n`.
-find_ended() {
+  end_status=0
   for ended in "${!part_name[@]}"; do
     kill -0 "$ended" 2>/dev/null && continue
-    end_status=0
+    # `wait -n` need not tell of a process that ended while something else was waited for.
     wait "$ended" || end_status=$?
     return 0
   done
-  return 1
-}
-
-# wait_a_while: until a part ends, or WAIT_S have passed: a signal that comes in the moment in which
-# `wait` begins is noticed only when `wait` returns.
-wait_a_while() {
-  local pause
-  setpriv --pdeathsig KILL sleep "$WAIT_S" &
-  pause=$!
-  end_status=0
-  # shellcheck disable=SC2034 # As above.
-  wait -n -p ended "${!part_name[@]}" "$pause" 2>/dev/null || end_status=$?
-  kill "$pause" 2>/dev/null || true
-  wait "$pause" 2>/dev/null || true
+  # shellcheck disable=SC2034 # As above. Bash's own words about a killed process are not shown.
+  wait -n -p ended "${!part_name[@]}" 2>/dev/null || end_status=$?
 }
 
 # forget_part PID: it has ended.

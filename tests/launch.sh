@@ -44,10 +44,12 @@ build() {
 script='' output=''
 begin() {
   output=$folder/output
+  # Emptied here, or what an earlier script said might be taken for this one's.
+  : >"$output"
   # A process group of its own, and Ctrl-C not ignored as it is in what scripts start in the
   # background. Every process that it starts inherits the mark.
   LAUNCH_TEST=$folder LOG_FOLDER=$folder/logs setsid env --default-signal=INT \
-    "launch/$1" "${@:2}" >"$output" 2>&1 </dev/null &
+    "launch/$1" "${@:2}" >>"$output" 2>&1 </dev/null &
   script=$!
 }
 
@@ -183,7 +185,7 @@ refusals() {
 
 clean_up() {
   [ -z "$script" ] || kill -TERM "$script" 2>/dev/null || true
-  [ -z "$script" ] || wait "$script" 2>/dev/null || true
+  [ -z "$script" ] || timeout "$WAIT_S_MAX" tail --pid="$script" -f /dev/null || true
   rm -rf "$folder"
 }
 
