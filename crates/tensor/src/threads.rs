@@ -1,19 +1,28 @@
-//! The compute threads of the CPU device. They sleep between operations; the caller of an operation
-//! always works too, so a sleeping helper costs it little, and a busy pool costs it nothing but
-//! help.
+//! The compute threads of the CPU device. They sleep between steps, and stay awake for a moment
+//! after each operation, since the next one of the same step mostly follows at once. The caller of
+//! an operation always works too, so a sleeping helper costs it little, and a busy pool costs it
+//! nothing but help.
 //!
 //! Which thread runs a task, and how many threads there are, never changes a result: tasks share no
 //! output and no sum crosses tasks.
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How often the caller looks whether the helpers are done before it sleeps (some 10 µs): waking a
 /// thread costs as much.
 const LOOKS_BEFORE_SLEEP: usize = 2000;
+
+/// How long a helper stays awake after an operation. Waking it costs some 50 µs on a virtual
+/// machine, more than most operations of a small model take.
+const AWAKE: Duration = Duration::from_micros(50);
+
+/// Looks between two looks at the clock.
+const LOOKS_PER_TIME: usize = 32;
 
 /// A pool of compute threads.
 pub struct Threads {
@@ -49,6 +58,8 @@ struct Shared {
     state: Mutex<State>,
     has_job: Condvar,
     is_done: Condvar,
+    /// Rises with every job, so that a helper takes each at most once; written under the lock.
+    n_jobs: AtomicU64,
     /// The next task to claim; reset by whoever posts a job.
     next_task: AtomicUsize,
     /// Helpers that have taken the job and not finished.
@@ -59,8 +70,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     job: Option<Job>,
-    /// Rises with every job, so that a helper takes each at most once.
-    n_jobs: u64,
+    /// Helpers that must be woken.
+    n_asleep: usize,
     is_closing: bool,
 }
 
@@ -71,6 +82,7 @@ impl Threads {
             state: Mutex::default(),
             has_job: Condvar::new(),
             is_done: Condvar::new(),
+            n_jobs: AtomicU64::new(0),
             next_task: AtomicUsize::new(0),
             n_active: AtomicUsize::new(0),
             has_panicked: AtomicBool::new(false),
@@ -133,8 +145,12 @@ impl Threads {
         self.shared.next_task.store(0, Ordering::Relaxed);
         let mut state = self.shared.lock();
         state.job = Some(job);
-        state.n_jobs += 1;
+        self.shared.n_jobs.fetch_add(1, Ordering::Release);
+        let n_asleep = state.n_asleep;
         drop(state);
+        if n_asleep == 0 {
+            return;
+        }
         if job.n_tasks > 2 {
             self.shared.has_job.notify_all();
         } else {
@@ -200,22 +216,45 @@ impl Shared {
         }
     }
 
-    /// Sleeps until there is a job this helper has not seen; `None` when the pool closes.
+    /// Waits for a job that this helper has not seen: awake for a moment, then asleep. `None` when
+    /// the pool closes.
     fn take_job(&self, n_seen: &mut u64) -> Option<Job> {
-        let mut state = self.lock();
+        let mut is_rested = false;
         loop {
+            let mut state = self.lock();
+            while is_rested && !state.is_closing && self.n_jobs.load(Ordering::Relaxed) == *n_seen {
+                state.n_asleep += 1;
+                state = self.has_job.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.n_asleep -= 1;
+            }
             if state.is_closing {
                 return None;
             }
-            if let Some(job) = state.job
-                && *n_seen != state.n_jobs
-            {
-                *n_seen = state.n_jobs;
-                self.n_active.fetch_add(1, Ordering::Relaxed);
-                return Some(job);
+            let n_jobs = self.n_jobs.load(Ordering::Relaxed);
+            if std::mem::replace(n_seen, n_jobs) != n_jobs {
+                // It may have been withdrawn already; then the next one is near.
+                if let Some(job) = state.job {
+                    self.n_active.fetch_add(1, Ordering::Relaxed);
+                    return Some(job);
+                }
             }
-            state = self.has_job.wait(state).unwrap_or_else(PoisonError::into_inner);
+            drop(state);
+            is_rested = !self.is_posted_soon(*n_seen);
         }
+    }
+
+    /// Watches for another job than `n_seen`, for a moment.
+    fn is_posted_soon(&self, n_seen: u64) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < AWAKE {
+            for _ in 0..LOOKS_PER_TIME {
+                if self.n_jobs.load(Ordering::Acquire) != n_seen {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        false
     }
 }
 
