@@ -1,4 +1,5 @@
-//! From a configuration to a connection that has what the plane needs, or words for what is missing.
+//! From a configuration to a connection that has what the plane needs, or to words for what is
+//! missing.
 
 use crate::config::{NatsConfig, backoff};
 use crate::exchange::{Exchange, FRAMES, inbox};

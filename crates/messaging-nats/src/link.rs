@@ -1,5 +1,5 @@
-//! The tasks beside the connection, all on the one thread that serves it and does nothing else: what
-//! is to be sent is written, what arrives is handed to the exchange.
+//! The tasks beside the connection, all on the one thread that serves it and does nothing else:
+//! what is to be sent is written, and what arrives is handed to the exchange.
 
 use crate::exchange::{Door, FRAMES, inbox};
 use crate::frame::Epoch;

@@ -50,7 +50,7 @@ pub trait Messaging: Send + Sync {
     fn call(&self, address: &Address, call: Call) -> Replies;
 
     /// Answers calls to `address` until the returned promise is dropped. Calls already running go
-    /// on.
+    /// on, new ones are `Unavailable`, and the address may be served again at once.
     fn serve(
         &self,
         address: &Address,
