@@ -10,6 +10,7 @@ pub mod pictures;
 mod pool;
 pub mod ready;
 pub mod rng;
+mod server_cpu;
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Subcommand)]

@@ -6,6 +6,7 @@ use crate::pictures::law::{Paper, shapes};
 use crate::pictures::render::{Content, Encoding, Picture};
 use crate::pool;
 use crate::rng::Rng;
+use crate::server_cpu::cpu_time;
 use std::time::{Duration, Instant};
 
 /// The load.
@@ -41,6 +42,9 @@ pub struct Args {
     /// The user's words.
     #[arg(long, default_value = "What is in the picture?")]
     pub text: String,
+    /// Process ids of the server, on this machine: their processor time is measured too.
+    #[arg(long, value_delimiter = ',', value_name = "PID")]
+    pub server_pids: Vec<u32>,
     /// Other seeds give other pictures.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -53,6 +57,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         client.ask(&chat(args, args.n + idx))?;
     }
     let start = Instant::now();
+    let cpu_before = cpu_times(&args.server_pids)?;
     let mut replies = Vec::new();
     let mut failures = Vec::new();
     pool::run(
@@ -66,10 +71,19 @@ pub fn run(args: &Args) -> Result<(), String> {
         },
     );
     print!("{}", report(&replies, start.elapsed()));
+    let cpu_after = cpu_times(&args.server_pids)?;
+    for (pid, (before, after)) in args.server_pids.iter().zip(cpu_before.iter().zip(cpu_after)) {
+        let us = (after - *before).as_micros() as f64 / replies.len().max(1) as f64;
+        println!("cpu        {us:.0} us a request, process {pid}");
+    }
     match failures.first() {
         None => Ok(()),
         Some(first) => Err(format!("{} of {} requests failed; {first}", failures.len(), args.n)),
     }
+}
+
+fn cpu_times(pids: &[u32]) -> Result<Vec<Duration>, String> {
+    pids.iter().map(|pid| cpu_time(*pid)).collect()
 }
 
 fn chat(args: &Args, idx: usize) -> Chat {
