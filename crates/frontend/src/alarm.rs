@@ -1,6 +1,7 @@
 //! A deadline that is moved with every token, and whose timer is not.
 //!
-//! The timer runs to an older deadline and is set again when it gets there, so moving costs nothing.
+//! The timer runs to an older deadline and is set again when it gets there, so moving costs
+//! nothing.
 
 use std::pin::Pin;
 use std::time::Duration;

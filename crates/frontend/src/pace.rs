@@ -1,9 +1,9 @@
-//! How often the clients of streams are written to: each token at once while writes are few, several
-//! together when there would be too many.
+//! How often the clients of streams are written to: each token at once while writes are few,
+//! several together when there would be too many.
 //!
 //! A write costs far more than a token. So a stream may be written to again after a gap that grows
-//! with the number of streams. Who generates slower than that never waits, and neither does a first
-//! token.
+//! with the number of streams. Who generates slower than that never waits, and neither does a
+//! first token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -70,9 +70,9 @@ impl Scheduler {
     }
 
     /// Takes waiting sequences into the batch, in order of rank. One that lacks rows lets others
-    /// pass; one that has them all and waits for blocks or places does not. Until that one has them,
-    /// those that lack rows stay out: it would take their blocks, they would take them back before
-    /// its next turn, and so for ever.
+    /// pass; one that has them all and waits for blocks or places does not. Until that one has
+    /// them, those that lack rows stay out: it would take their blocks, they would take them back
+    /// before its next turn, and so for ever.
     fn plan_waiting(&mut self, plan: &mut Plan) {
         let still = |rank: &Rank| self.waiting.contains(*rank) && self.can_finish(*rank);
         self.refused = self.refused.filter(still);

@@ -3,7 +3,8 @@
 //! Only a sequence that has all rows it needs takes from others. One that will stop at a missing
 //! row takes what is free, or two of them could take turns at each other's cost and never finish;
 //! and one that has stopped yields even to those behind it, for its rows may be waiting for memory
-//! that only their progress frees. So the first sequence that can finish always does.
+//! that only their progress frees. Nor does one that lacks rows join the batch while one that has
+//! them all waits for blocks (`plan`). So the first sequence that can finish always does.
 
 use crate::event::EventKind;
 use crate::plan::Plan;

@@ -3,8 +3,9 @@
 //!
 //! The world computes what every KV slot really holds, so that wrong sharing, an early reuse of a
 //! block or a row read before it was written shows as a difference from the truth. After each event
-//! the invariants are checked. Whenever there is nothing to run, nobody may have all it needs; no long
-//! run of steps may go without a token; and at the end everything that was not cancelled must finish.
+//! the invariants are checked. Whenever there is nothing to run, nobody may have all it needs; no
+//! long run of steps may go without a token; and at the end everything that was not cancelled must
+//! finish.
 //!
 //! `TRIPTYCH_SIM_SEEDS` sets the number of seeds, `TRIPTYCH_SIM_SEED` runs a single one.
 

@@ -182,8 +182,8 @@ impl World {
         true
     }
 
-    /// There was nothing to run, so nobody has all the rows it needs, unless blocks are in the hands
-    /// of peers: those that can go on get their blocks from those that cannot.
+    /// There was nothing to run, so nobody has all the rows it needs, unless blocks are in the
+    /// hands of peers: those that can go on get their blocks from those that cannot.
     fn check_that_none_could_go_on(&self) {
         if !self.exports.is_empty() || !self.arriving.is_empty() {
             return;
