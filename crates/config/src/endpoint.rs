@@ -34,11 +34,16 @@ impl Endpoint {
             name: GENERATE.to_owned(),
         }
     }
+
+    /// What the addresses of its workers begin with; a dot and a number follow.
+    pub fn address_prefix(&self) -> String {
+        format!("{}.{}.{}", self.namespace, self.component, self.name)
+    }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}.{}.{}", self.namespace, self.component, self.name)
+        write!(f, "{SCHEME}{}", self.address_prefix())
     }
 }
 

@@ -27,6 +27,7 @@ struct Record {
     address: String,
     transports: Vec<String>,
     kv: Option<KvRecord>,
+    encode_endpoint: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,6 +61,7 @@ pub(crate) fn encode(instance: &Instance) -> String {
         address: instance.address.0.clone(),
         transports: instance.transports.clone(),
         kv: instance.kv.as_ref().map(KvRecord::of),
+        encode_endpoint: instance.encode_endpoint.clone(),
     };
     serde_json::to_string(&record).expect("strings, numbers and lists are always JSON")
 }
@@ -80,6 +82,7 @@ pub(crate) fn decode(value: &[u8]) -> Result<Instance, String> {
         address: Address(record.address),
         transports: record.transports,
         kv: record.kv.map(KvRecord::layout),
+        encode_endpoint: record.encode_endpoint,
     })
 }
 
@@ -145,6 +148,7 @@ mod tests {
                 head_dim: 128,
                 dtype: "bf16".into(),
             }),
+            encode_endpoint: Some("team.encode.generate".into()),
         }
     }
 
@@ -153,7 +157,8 @@ mod tests {
             r#"{"version":1,"id":"000000000000000000000000000000ab","model":"Qwen/Qwen2-VL-2B","#,
             &format!(r#""card":"{}","stages":["prefill","decode"],"#, "5c".repeat(32)),
             r#""address":"worker.ab","transports":["ucx://x","tcp://10.0.0.1:7000"],"#,
-            r#""kv":{"block_size":32,"n_layers":28,"n_kv_heads":2,"head_dim":128,"dtype":"bf16"}}"#,
+            r#""kv":{"block_size":32,"n_layers":28,"n_kv_heads":2,"head_dim":128,"dtype":"bf16"},"#,
+            r#""encode_endpoint":"team.encode.generate"}"#,
         ];
         parts.concat()
     }

@@ -101,6 +101,7 @@ mod tests {
             address: Address("a".into()),
             transports: Vec::new(),
             kv: None,
+            encode_endpoint: None,
         }
     }
 

@@ -8,6 +8,7 @@ use futures::{FutureExt, StreamExt};
 use planes::messaging::{CREDITS, N_BODY_BYTES_MAX};
 use planes::{Address, Call, Handler, Messaging, Replies, Withdraw};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -49,9 +50,12 @@ impl Messaging for MemMessaging {
     ) -> BoxFuture<'static, Result<Withdraw>> {
         let (handlers, address) = (Arc::clone(&self.0), address.clone());
         async move {
-            if lock(&handlers).insert(address.clone(), handler).is_some() {
-                return Err(Error::internal(format!("{} is served already", address.0)));
-            }
+            match lock(&handlers).entry(address.clone()) {
+                Entry::Occupied(_) => {
+                    return Err(Error::internal(format!("{} is served already", address.0)));
+                }
+                Entry::Vacant(place) => place.insert(handler),
+            };
             Ok(Withdraw::on_drop(move || {
                 lock(&handlers).remove(&address);
             }))
@@ -70,6 +74,13 @@ async fn drive(handler: Arc<dyn Handler>, call: Call, sender: mpsc::Sender<Resul
     }
 }
 
+fn within_limit(body: bytes::Bytes) -> Result<bytes::Bytes> {
+    if body.len() > N_BODY_BYTES_MAX {
+        return Err(Error::new(ErrorKind::TooLarge, "the reply is over the size limit"));
+    }
+    Ok(body)
+}
+
 async fn forward(
     mut replies: Replies,
     deadline: Duration,
@@ -78,6 +89,7 @@ async fn forward(
     let late = |_| Some(Err(Error::new(ErrorKind::Timeout, "no answer within the deadline")));
     let mut next = timeout(deadline, replies.next()).await.unwrap_or_else(late);
     while let Some(reply) = next {
+        let reply = reply.and_then(within_limit);
         let is_last = reply.is_err();
         if sender.send(reply).await.is_err() || is_last {
             return;

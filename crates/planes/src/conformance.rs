@@ -108,6 +108,8 @@ macro_rules! messaging_laws {
             bodies_of_every_size_arrive
             a_handler_may_answer_nothing
             an_address_may_be_served_again
+            an_address_is_served_once_at_a_time
+            a_reply_over_the_limit_is_an_error
             many_slow_readers_get_everything
         );
     };
@@ -183,6 +185,7 @@ fn instance(name: &str) -> Instance {
             head_dim: 64,
             dtype: "f32".into(),
         }),
+        encode_endpoint: Some("test.encode".into()),
     }
 }
 
@@ -222,6 +225,7 @@ pub async fn every_field_of_an_instance_arrives(subject: DiscoverySubject) {
         stages: Stages::of(&[Stage::Encode, Stage::Prefill]),
         transports: Vec::new(),
         kv: None,
+        encode_endpoint: None,
         ..instance("odd")
     };
     let _lease = subject.near.register(odd.clone()).await.unwrap();
@@ -430,6 +434,26 @@ pub async fn a_slow_reader_slows_the_handler(subject: MessagingSubject) {
     (subject.clock.sleep)(Duration::from_millis(100)).await;
     let n_ahead = n_made.load(Ordering::Relaxed);
     assert!(n_ahead <= 2 * crate::messaging::CREDITS, "{n_ahead} replies unread");
+}
+
+/// Whoever comes second to an address is refused, and the first goes on answering.
+pub async fn an_address_is_served_once_at_a_time(subject: MessagingSubject) {
+    let _served = subject.callee.serve(&here(), counting()).await.unwrap();
+    let second = answering(|_| futures::stream::empty().boxed());
+    assert!(subject.callee.serve(&here(), second).await.is_err());
+    let mut replies = subject.caller.call(&here(), call("1"));
+    let reply = subject.clock.within("a reply", replies.next()).await.expect("an item");
+    assert_eq!(reply.unwrap(), "0");
+}
+
+/// A handler's reply over the limit ends its call with an error.
+pub async fn a_reply_over_the_limit_is_an_error(subject: MessagingSubject) {
+    let too_large = || Ok(Bytes::from(vec![0; N_BODY_BYTES_MAX + 1]));
+    let handler = answering(move |_| futures::stream::iter([too_large()]).boxed());
+    let _served = subject.callee.serve(&here(), handler).await.unwrap();
+    let mut replies = subject.caller.call(&here(), call(""));
+    let reply = subject.clock.within("an error", replies.next()).await.expect("an item");
+    assert!(reply.is_err());
 }
 
 /// Too large a body is refused before it is sent.

@@ -26,6 +26,9 @@ pub struct Instance {
     pub transports: Vec<String>,
     /// How its KV blocks are laid out; `None` when it holds none.
     pub kv: Option<KvLayout>,
+    /// The only encoders whose rows it takes, by the beginning of their addresses
+    /// (`dynamo.encode.generate`); `None` when it takes anybody's.
+    pub encode_endpoint: Option<String>,
 }
 
 /// A change of who is there.

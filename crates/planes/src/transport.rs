@@ -30,8 +30,8 @@ impl Region {
     ///
     /// # Safety
     /// The memory stays valid, from any thread, while the value it is handed over with
-    /// ([`crate::LeasedMemory`] or [`Destination`]) exists. In a destination nobody else touches
-    /// it.
+    /// ([`crate::LeasedMemory`] or [`Destination`]) exists. Memory that is lent is initialised and
+    /// is not written meanwhile; in a destination nobody else touches it.
     pub unsafe fn new(ptr: *mut u8, n_bytes: usize) -> Self {
         Self { ptr, n_bytes }
     }

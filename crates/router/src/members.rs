@@ -238,6 +238,7 @@ mod tests {
                 address: Address("w".into()),
                 transports: Vec::new(),
                 kv: None,
+                encode_endpoint: None,
             };
             let late = async {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -10,7 +10,7 @@ use crate::router::Shared;
 use futures::future::try_join_all;
 use planes::Instance;
 use std::time::Duration;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 use types::stage::{Stage, Stages};
 use types::{Error, Result};
 use wire::message::{Item, KvHandoff, Reply, Request, Run};
@@ -59,7 +59,7 @@ pub(crate) struct Prefilled {
 impl Passage<'_> {
     /// Has every encoder describe its share of the media.
     pub(crate) async fn encode(&self) -> Passed<Encoded> {
-        let encode = |share| self.encode_share(share).instrument(info_span!("encode"));
+        let encode = |share| self.encode_share(share).instrument(debug_span!("encode"));
         let shares = try_join_all(self.route.encode.iter().map(encode));
         let mut items: Vec<Option<Item>> = vec![None; self.attempt.request.media.len()];
         let mut conversations = Vec::new();
@@ -99,7 +99,7 @@ impl Passage<'_> {
         let mut reserved = self.ask_for_room(items);
         if let (Some(reservation), Some(decoder)) = (&mut reserved, &self.route.decode) {
             let granted = reservation.granted(self.attempt.time_left());
-            let granted = granted.instrument(info_span!("reserve")).await;
+            let granted = granted.instrument(debug_span!("reserve")).await;
             self.blame(decoder, granted)?;
         }
         Ok(reserved)

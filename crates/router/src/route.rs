@@ -69,8 +69,6 @@ pub fn route(candidates: &[Candidate], n_media: usize) -> Result<Route, Stage> {
 }
 
 fn separate(candidates: &[Candidate], n_media: usize) -> Result<Route, Stage> {
-    let encode = share_out(candidates, n_media);
-    let needs_tower = n_media > 0 && encode.is_empty();
     let decoder_for = |prefill: &Instance| {
         least_loaded(candidates, |found| {
             found.stages == Stages::of(&[Stage::Decode]) && found.kv == prefill.kv
@@ -78,12 +76,32 @@ fn separate(candidates: &[Candidate], n_media: usize) -> Result<Route, Stage> {
     };
     let prefill = least_loaded(candidates, |found| {
         is_prefill(found)
-            && (!needs_tower || found.stages.has(Stage::Encode))
+            && (n_media == 0 || is_seeing(candidates, found))
             && decoder_for(found).is_some()
     });
-    let prefill = prefill.ok_or_else(|| lacking(candidates, needs_tower))?;
+    let prefill = prefill.ok_or_else(|| lacking(candidates, n_media > 0))?;
     let decode = decoder_for(&prefill);
-    Ok(Route { encode, prefill, decode })
+    Ok(Route { encode: share_out(candidates, &prefill, n_media), prefill, decode })
+}
+
+/// Whether media can be encoded for, or by, this prefill worker.
+fn is_seeing(candidates: &[Candidate], prefill: &Instance) -> bool {
+    prefill.stages.has(Stage::Encode) || encoders_of(candidates, prefill).next().is_some()
+}
+
+/// The encoders whose rows this prefill worker takes.
+fn encoders_of<'a>(
+    candidates: &'a [Candidate],
+    prefill: &'a Instance,
+) -> impl Iterator<Item = &'a Candidate> {
+    candidates.iter().filter(|found| {
+        let is_of_pool = |pool: &String| {
+            let rest = found.instance.address.0.strip_prefix(pool.as_str());
+            rest.is_some_and(|rest| rest.starts_with('.'))
+        };
+        found.instance.stages == Stages::of(&[Stage::Encode])
+            && prefill.encode_endpoint.as_ref().is_none_or(is_of_pool)
+    })
 }
 
 fn is_prefill(instance: &Instance) -> bool {
@@ -91,11 +109,11 @@ fn is_prefill(instance: &Instance) -> bool {
 }
 
 /// The role for want of which separate workers cannot answer.
-fn lacking(candidates: &[Candidate], needs_tower: bool) -> Stage {
+fn lacking(candidates: &[Candidate], has_media: bool) -> Stage {
     let mut prefills = candidates.iter().map(|found| &found.instance).filter(|it| is_prefill(it));
     if prefills.clone().next().is_none() {
         Stage::Prefill
-    } else if needs_tower && !prefills.any(|found| found.stages.has(Stage::Encode)) {
+    } else if has_media && !prefills.any(|found| is_seeing(candidates, found)) {
         Stage::Encode
     } else {
         Stage::Decode
@@ -103,9 +121,8 @@ fn lacking(candidates: &[Candidate], needs_tower: bool) -> Stage {
 }
 
 /// Gives each medium to the encoder that has the least to do.
-fn share_out(candidates: &[Candidate], n_media: usize) -> Vec<Share> {
-    let is_encoder = |found: &&Candidate| found.instance.stages == Stages::of(&[Stage::Encode]);
-    let encoders: Vec<&Candidate> = candidates.iter().filter(is_encoder).collect();
+fn share_out(candidates: &[Candidate], prefill: &Instance, n_media: usize) -> Vec<Share> {
+    let encoders: Vec<&Candidate> = encoders_of(candidates, prefill).collect();
     let mut shares: Vec<Vec<usize>> = vec![Vec::new(); encoders.len()];
     for medium_idx in 0..n_media {
         let load =
@@ -133,12 +150,13 @@ mod tests {
     use types::kv::KvLayout;
 
     /// `e`, `p` (prefill only), `q` (prefill with a tower), `d`, `w` (whole), then its load; `!` is
-    /// a suspect, and a letter at the end is another KV layout.
+    /// a suspect, `x` at the end is another KV layout, and `p0@e1` takes rows of `e1` only.
     fn candidates(spec: &str) -> Vec<Candidate> {
         spec.split_whitespace().map(candidate).collect()
     }
 
     fn candidate(word: &str) -> Candidate {
+        let (word, pool) = word.split_once('@').map_or((word, None), |(a, b)| (a, Some(b)));
         let stages = match &word[..1] {
             "e" => Stages::of(&[Stage::Encode]),
             "p" => Stages::of(&[Stage::Prefill]),
@@ -151,7 +169,7 @@ mod tests {
             model: "m".into(),
             card: Digest::default(),
             stages,
-            address: Address(word.into()),
+            address: Address(format!("{word}.1")),
             transports: Vec::new(),
             kv: word.ends_with('x').then(|| KvLayout {
                 block_size: 64,
@@ -160,6 +178,7 @@ mod tests {
                 head_dim: 64,
                 dtype: "f32".into(),
             }),
+            encode_endpoint: pool.map(Into::into),
         };
         let n_running = word[1..].trim_end_matches(['!', 'x']).parse().unwrap();
         Candidate { instance, n_running, is_suspect: word.contains('!') }
@@ -168,11 +187,12 @@ mod tests {
     fn check(there: &str, n_media: usize, expect: &str) {
         let found = match route(&candidates(there), n_media) {
             Ok(Route { encode, prefill, decode }) => {
-                let share = |Share { encoder, media }| format!("{}{media:?}", encoder.address.0);
+                let name = |found: &Instance| found.address.0.trim_end_matches(".1").to_owned();
+                let share = |Share { encoder, media }| format!("{}{media:?}", name(&encoder));
                 let encode: Vec<String> = encode.into_iter().map(share).collect();
                 let encode = if encode.is_empty() { "-".into() } else { encode.join("+") };
-                let decode = decode.map_or("-".into(), |found| found.address.0);
-                format!("{encode} {} {decode}", prefill.address.0)
+                let decode = decode.map_or("-".into(), |found| name(&found));
+                format!("{encode} {} {decode}", name(&prefill))
             }
             Err(stage) => stage.name().into(),
         };
@@ -198,6 +218,14 @@ mod tests {
         check("e0 e0 p0 d0", 3, "e0[0, 2]+e0[1] p0 d0");
         check("e2 e0 p0 d0", 3, "e2[2]+e0[0, 1] p0 d0");
         check("e9 e0 p0 d0", 3, "e0[0, 1, 2] p0 d0");
+    }
+
+    #[test]
+    fn a_prefill_worker_may_have_encoders_of_its_own() {
+        check("e0 e5 p0@e5 d0", 2, "e5[0, 1] p0 d0");
+        check("e0 p0@e d0", 1, "encode");
+        check("e0 p0@e5 p9 d0", 1, "e0[0] p9 d0");
+        check("e0 p0@e5 p9 d0", 0, "- p0 d0");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::router::Shared;
 use planes::ReplySender;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 use types::Result;
 use types::output::GenerateEvent;
 use types::request::GenerateRequest;
@@ -65,14 +65,14 @@ async fn run_stages(
 ) -> Passed<()> {
     let n_media = attempt.request.media.len();
     let plan = || shared.members.route(&attempt.request.model, n_media);
-    let (route, counted) = info_span!("plan").in_scope(plan)?;
+    let (route, counted) = debug_span!("plan").in_scope(plan)?;
     let passage = Passage { shared, attempt, place, route };
     let encoded = passage.encode().await?;
     let reserved = passage.reserve(&encoded.items).await?;
     let prefill = passage.prefill(encoded.items, reserved, progress);
-    let prefilled = prefill.instrument(info_span!("prefill")).await?;
+    let prefilled = prefill.instrument(debug_span!("prefill")).await?;
     // Prefill holds its own copy of the rows by now.
     drop((encoded.conversations, counted.encode));
     let Some(prefilled) = prefilled else { return Ok(()) };
-    passage.decode(prefilled, progress).instrument(info_span!("decode")).await
+    passage.decode(prefilled, progress).instrument(debug_span!("decode")).await
 }

@@ -1,8 +1,11 @@
-//! Logs: to standard error, filtered by `TRIPTYCH_LOG` or else `RUST_LOG`, `info` by default.
+//! Logs: to standard error, filtered by `TRIPTYCH_LOG` or else `RUST_LOG`, `info` of our own by default.
 
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+
+/// What is said of connections is said by us.
+const DEFAULT: &str = "info,async_nats=warn";
 
 /// Starts logging for the whole process. Call once, first thing in `main`.
 ///
@@ -26,7 +29,7 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, String
                 .map_err(|error: ParseError| format!("{name}={text}: {error}"));
         }
     }
-    Ok(EnvFilter::new("info"))
+    Ok(EnvFilter::new(DEFAULT))
 }
 
 #[cfg(test)]
@@ -47,8 +50,8 @@ mod tests {
 
     #[test]
     fn our_variable_wins_and_info_is_the_default() {
-        check(&[], Ok("info"));
-        check(&[("TRIPTYCH_LOG", "")], Ok("info"));
+        check(&[], Ok("async_nats=warn,info"));
+        check(&[("TRIPTYCH_LOG", "")], Ok("async_nats=warn,info"));
         check(&[("RUST_LOG", "warn")], Ok("warn"));
         check(&[("RUST_LOG", "warn"), ("TRIPTYCH_LOG", "debug")], Ok("debug"));
         check(&[("RUST_LOG", "a=b=c")], Err("RUST_LOG=a=b=c"));

@@ -125,6 +125,14 @@ role_metrics! {
         "steps", "Steps of the engine";
     step_seconds: RealCounter = RealCounter::default,
         "step_seconds", "Time spent in steps of the engine";
+    calls: Gauge = Gauge::default,
+        "calls", "Calls that are being answered";
+    leases: Gauge = Gauge::default,
+        "leases", "Rows and KV blocks that peers may read";
+    rows_kept: Gauge = Gauge::default,
+        "rows_kept_items", "Media whose rows are kept for peers";
+    blocks_promised: Gauge = Gauge::default,
+        "kv_blocks_promised", "KV blocks promised to prompts that are on their way";
     leases_expired: Counter = Counter::default,
         "leases_expired", "Leases whose peer neither finished nor said so in time";
 }

@@ -7,12 +7,13 @@ use crate::lost;
 use crate::ops::{Op, Ops, ReadId};
 use crate::owner::Owner;
 use crate::pairing;
-use crate::reader::Reader;
+use crate::reader::{Answer, Reader};
 use crate::shared::{Command, Join, PairRef, Role, Shared};
 use crate::system::{Watched, wait};
 use crate::ucp::{Body, Context, Endpoint, Event, Worker};
 use crate::wire::{CANCEL, DATA, Header, REPLY, REQUEST, Request, decode_reply, encode_reply};
 use std::collections::HashMap;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 use types::{Error, ErrorKind, Result};
 use ucx_sys::{UCS_OK, ucs_status_t};
+
+/// What is said on the connection of a pair that is closed on purpose.
+const FAREWELL: [u8; 1] = *b".";
 
 /// Starts UCX, says to `ready` how that went, and works until the transport is dropped.
 pub(crate) fn run(
@@ -45,6 +49,8 @@ struct Core {
     /// Ready to read when UCX has work.
     ucx_fd: RawFd,
     last_tick: Instant,
+    /// Since when there are operations of pairs that are no more.
+    closing_since: Option<Instant>,
 }
 
 /// The connection of two processes of which one reads from the other.
@@ -63,21 +69,49 @@ enum Side {
     Reader(Reader),
 }
 
+/// Opens UCX, and tells everybody the address of the worker made there.
+fn begin(shared: &Shared) -> Result<(Ops, RawFd)> {
+    let worker = Worker::create(Context::open()?)?;
+    let address = worker.address()?;
+    if address.len() > ADDRESS_BYTES_MAX {
+        return Err(Error::internal("the address of UCX's worker is over its limit"));
+    }
+    *shared.worker() = address;
+    let ucx_fd = worker.fd()?;
+    Ok((Ops::new(worker), ucx_fd))
+}
+
+impl Pair {
+    /// Says farewell to the peer, and to everybody who waits; leaves the endpoint to be closed.
+    fn part(mut self, why: &str) -> Endpoint {
+        self.known_as.lose();
+        // It fits into the socket's empty buffer, and whoever does not hear it is dead.
+        let _ = self.stream.write(&FAREWELL);
+        if let Side::Reader(reader) = self.side {
+            reader.lose(why);
+        }
+        self.endpoint
+    }
+
+    /// Whether anything is under way.
+    fn is_busy(&self) -> bool {
+        match &self.side {
+            Side::Owner(owner) => owner.is_busy(),
+            Side::Reader(reader) => reader.is_busy(),
+        }
+    }
+}
+
 impl Core {
     fn new(
         shared: Arc<Shared>,
         listener: TcpListener,
         commands: Receiver<Command>,
     ) -> Result<Self> {
-        let worker = Worker::create(Context::open()?)?;
-        let address = worker.address()?;
-        if address.len() > ADDRESS_BYTES_MAX {
-            return Err(Error::internal("the address of UCX's worker is over its limit"));
-        }
-        shared.worker.get_or_init(|| address);
-        let ucx_fd = worker.fd()?;
-        let (ops, pairs, last_tick) = (Ops::new(worker), HashMap::new(), Instant::now());
-        Ok(Self { shared, listener, commands, ops, pairs, ucx_fd, last_tick })
+        let (ops, ucx_fd) = begin(&shared)?;
+        let (pairs, last_tick) = (HashMap::new(), Instant::now());
+        let closing_since = None;
+        Ok(Self { shared, listener, commands, ops, pairs, ucx_fd, last_tick, closing_since })
     }
 
     fn work(mut self) {
@@ -146,7 +180,10 @@ impl Core {
             Err(_) => self.shared.is_stopped(),
         };
         if !has_heard && self.ops.worker.may_sleep() {
-            let at_most = self.is_busy().then_some(TICK);
+            let at_most = match self.closing_since {
+                Some(_) => Some(CLOSE_TICK),
+                None => self.is_busy().then_some(TICK),
+            };
             self.look_around(at_most);
         }
         self.shared.bell.wake();
@@ -154,11 +191,7 @@ impl Core {
 
     /// Whether there is anything that a clock must watch.
     fn is_busy(&self) -> bool {
-        let is_busy = |pair: &Pair| match &pair.side {
-            Side::Owner(owner) => owner.is_busy(),
-            Side::Reader(reader) => reader.is_busy(),
-        };
-        !self.ops.is_empty() || self.pairs.values().any(is_busy)
+        !self.ops.is_empty() || self.pairs.values().any(Pair::is_busy)
     }
 
     /// Waits for anything to happen outside, and looks after connections.
@@ -172,11 +205,31 @@ impl Core {
         if watched[2].is_ready() {
             self.accept();
         }
-        for (name, link) in names.iter().zip(&watched[fixed.len()..]) {
-            // Nothing is said on it after the handshake: whatever comes is its end.
-            if link.is_ready() {
-                self.close(*name, "it has closed the connection");
-            }
+        let ended = names.iter().zip(&watched[fixed.len()..]).filter(|(_, link)| link.is_ready());
+        for (name, _) in ended {
+            self.link_ended(*name);
+        }
+    }
+
+    /// Nothing is said on a link after the handshake but that the pair is closed; a link that ends
+    /// without a word belonged to a process that died.
+    fn link_ended(&mut self, name: u64) {
+        let Some(pair) = self.pairs.get_mut(&name) else { return };
+        match pair.stream.read(&mut [0; FAREWELL.len()]) {
+            Ok(1..) => self.close(name, "it has closed the pair"),
+            Ok(0) | Err(_) => self.died(name, "its process has ended"),
+        }
+    }
+
+    /// Ends a pair whose peer died, or stands still. In the middle of a transfer, it may have left behind shared
+    /// memory that UCX does not get over: a place in our queue that was taken and never filled
+    /// makes a worker deaf, and what was sent to the peer's queue may never be given up. Both were
+    /// seen with 1.13 and 1.22. So UCX is then begun anew; reads from others begin again.
+    fn died(&mut self, name: u64, why: &str) {
+        let was_busy = self.pairs.get(&name).is_some_and(Pair::is_busy);
+        self.close(name, why);
+        if was_busy {
+            self.begin_anew();
         }
     }
 
@@ -197,7 +250,31 @@ impl Core {
         let stalled: Vec<u64> =
             self.pairs.iter().filter(|(_, pair)| is_stalled(pair)).map(|(name, _)| *name).collect();
         for name in stalled {
-            self.close(name, "nothing has moved for too long");
+            self.died(name, "nothing has moved for too long");
+        }
+        if !self.ops.has_orphans(|pair| self.pairs.contains_key(&pair)) {
+            self.closing_since = None;
+        }
+        if self.closing_since.is_some_and(|since| now.duration_since(since) > CLOSE_MAX) {
+            self.begin_anew();
+        }
+    }
+
+    /// Ends all pairs, and UCX with them, and opens it again. A worker that is destroyed touches
+    /// no memory any more, so all of it is let go of.
+    fn begin_anew(&mut self) {
+        tracing::warn!("UCX is opened anew after the loss of a peer");
+        self.closing_since = None;
+        let pairs: Vec<Pair> = self.pairs.drain().map(|(_, pair)| pair).collect();
+        match begin(&self.shared) {
+            Ok((ops, ucx_fd)) => (self.ops, self.ucx_fd) = (ops, ucx_fd),
+            Err(failure) => {
+                tracing::error!(%failure, "the transport ucx ends");
+                self.shared.stop();
+            }
+        }
+        for pair in pairs {
+            pair.part("UCX was opened anew");
         }
     }
 
@@ -209,7 +286,8 @@ impl Core {
             Command::Read { pair: name, order } => {
                 let pair = self.pairs.get_mut(&name).map(|pair| &mut pair.side);
                 let Some(Side::Reader(reader)) = pair else {
-                    let _ = order.reply.send(Err(lost("it was lost a moment ago")));
+                    let (into, why) = (order.into, lost("it was lost a moment ago"));
+                    let _ = order.reply.send(Answer::Lost { into, why });
                     return;
                 };
                 reader.take(order);
@@ -247,7 +325,7 @@ impl Core {
             let Side::Reader(reader) = &mut pair.side else { continue };
             for read in reader.forget_abandoned() {
                 let header = Header::about(pair.theirs, read);
-                self.ops.tell(&pair.endpoint, CANCEL, header, Vec::new());
+                self.ops.tell((&pair.endpoint, name), CANCEL, header, Vec::new());
             }
             self.pump(name);
         }
@@ -269,7 +347,7 @@ impl Core {
             Side::Reader(reader) => {
                 while let Some((read, request)) = reader.next_request(now) {
                     let header = Header::about(pair.theirs, read);
-                    ops.tell(&pair.endpoint, REQUEST, header, request.encode());
+                    ops.tell((&pair.endpoint, name), REQUEST, header, request.encode());
                 }
             }
         }
@@ -304,7 +382,7 @@ impl Core {
     fn reply(&mut self, name: u64, read: u64, outcome: Option<Result<()>>) {
         let (Some(pair), Some(outcome)) = (self.pairs.get(&name), outcome) else { return };
         let header = Header::about(pair.theirs, read);
-        self.ops.tell(&pair.endpoint, REPLY, header, encode_reply(&outcome));
+        self.ops.tell((&pair.endpoint, name), REPLY, header, encode_reply(&outcome));
     }
 
     fn on_cancel(&mut self, Header { pair: name, read, .. }: Header) {
@@ -381,17 +459,17 @@ impl Core {
                 drop(_into);
                 self.landed(ReadId { pair, read }, n_bytes);
             }
-            (Some(Op::Receive { pair, .. }), Err(failure)) => self.close(pair, &failure.message),
+            (Some(Op::Receive { pair, .. }), Err(failure)) => self.died(pair, &failure.message),
             // Whoever cannot be told anything is noticed by the endpoint's failure.
-            (Some(Op::Message { .. } | Op::Close) | None, _) => {}
+            (Some(Op::Message { .. } | Op::Close { .. }) | None, _) => {}
         }
     }
 
     fn failed(&mut self, endpoint: usize, status: ucs_status_t) {
         let found = self.pairs.iter().find(|(_, pair)| pair.endpoint.id() == endpoint);
         if let Some((name, _)) = found {
-            let why = self.ops.worker.words(status);
-            self.close(*name, &why);
+            let (name, why) = (*name, self.ops.worker.words(status));
+            self.died(name, &why);
         }
     }
 
@@ -399,11 +477,9 @@ impl Core {
     fn close(&mut self, name: u64, why: &str) {
         let Some(pair) = self.pairs.remove(&name) else { return };
         tracing::debug!(why, "a pair over UCX was closed");
-        pair.known_as.lose();
-        self.ops.close(pair.endpoint);
-        if let Side::Reader(reader) = pair.side {
-            reader.lose(why);
-        }
+        self.closing_since.get_or_insert_with(Instant::now);
+        let endpoint = pair.part(why);
+        self.ops.close(endpoint, name);
     }
 
     fn shut_down(mut self) {

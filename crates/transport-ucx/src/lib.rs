@@ -24,8 +24,9 @@ mod system;
 mod ucp;
 mod wire;
 
-use crate::limits::N_SOURCES_MAX;
+use crate::limits::{N_ATTEMPTS_MAX, N_SOURCES_MAX};
 use crate::pairing::Pool;
+use crate::reader::Answer;
 use crate::shared::{Command, Shared};
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -136,18 +137,36 @@ impl Transport for UcxTransport {
         sources: Vec<Source>,
         into: Destination,
     ) -> BoxFuture<'static, Result<Destination>> {
-        let (shared, pair) = (Arc::clone(&self.shared), self.pool.pair(&from.transports));
+        let (shared, pool) = (Arc::clone(&self.shared), Arc::clone(&self.pool));
         async move {
             check_shape(&sources, &into)?;
-            let (pair, (reply, answer)) = (pair.await?, oneshot::channel());
-            let (lease, secret) = (from.lease, from.secret);
-            let order = reader::Order { lease, secret, sources, into, reply };
-            shared.command(Command::Read { pair: pair.name, order })?;
-            // Dropped after the answer is, so that the thread finds nobody waiting.
-            let _notice = shared.notice_on_drop();
-            answer.await.unwrap_or_else(|_| Err(lost("the transport was closed")))
+            read_from(&shared, &pool, &from, (sources, into)).await
         }
         .boxed()
+    }
+}
+
+async fn read_from(
+    shared: &Arc<Shared>,
+    pool: &Arc<Pool>,
+    from: &RemoteHandle,
+    (sources, mut into): (Vec<Source>, Destination),
+) -> Result<Destination> {
+    // Dropped after the answer is, so that the thread finds nobody waiting.
+    let _notice = shared.notice_on_drop();
+    let (lease, secret) = (from.lease, from.secret);
+    let mut n_attempts = 0;
+    loop {
+        n_attempts += 1;
+        let (pair, (reply, answer)) = (pool.pair(&from.transports).await?, oneshot::channel());
+        let order = reader::Order { lease, secret, sources: sources.clone(), into, reply };
+        shared.command(Command::Read { pair: pair.name, order })?;
+        match answer.await {
+            Ok(Answer::Ended(outcome)) => return outcome,
+            Ok(Answer::Lost { into: back, .. }) if n_attempts < N_ATTEMPTS_MAX => into = back,
+            Ok(Answer::Lost { why, .. }) => return Err(why),
+            Err(oneshot::Canceled) => return Err(lost("the transport was closed")),
+        }
     }
 }
 

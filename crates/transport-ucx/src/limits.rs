@@ -19,6 +19,15 @@ pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 /// Longest time that UCX is given to end what is under way when the transport is dropped.
 pub(crate) const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
+/// Times that a read is begun: its pair may end for a reason that is not its owner's.
+pub(crate) const N_ATTEMPTS_MAX: usize = 2;
+
+/// Longest time that UCX is given to close an endpoint, before all of it is begun anew.
+pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// How often UCX is called while endpoints are being closed; it makes no event of every step.
+pub(crate) const CLOSE_TICK: Duration = Duration::from_millis(1);
+
 /// How often the clock is looked at while anything is under way.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 

@@ -11,13 +11,13 @@ use std::sync::Arc;
 /// An operation, and what must stay where it is until it has ended.
 pub(crate) enum Op {
     /// A message that is no data.
-    Message { _header: Box<[u8; N_HEADER_BYTES]>, _body: Vec<u8> },
+    Message { pair: u64, _header: Box<[u8; N_HEADER_BYTES]>, _body: Vec<u8> },
     /// A piece of leased memory on its way to a reader.
     Piece { pair: u64, read: u64, _header: Box<[u8; N_HEADER_BYTES]>, _pin: Arc<LeasedMemory> },
     /// A piece that is being fetched into a destination.
     Receive { pair: u64, read: u64, n_bytes: usize, _into: Rc<Destination> },
     /// The end of an endpoint.
-    Close,
+    Close { pair: u64 },
 }
 
 /// See the file's description.
@@ -45,6 +45,16 @@ impl Ops {
         self.under_way.is_empty()
     }
 
+    /// Whether anything is under way for a pair that is no more.
+    pub(crate) fn has_orphans(&self, is_there: impl Fn(u64) -> bool) -> bool {
+        self.under_way.values().any(|op| match op {
+            Op::Message { pair, .. }
+            | Op::Piece { pair, .. }
+            | Op::Receive { pair, .. }
+            | Op::Close { pair } => !is_there(*pair),
+        })
+    }
+
     /// Takes an operation that has ended.
     pub(crate) fn finish(&mut self, op: u64) -> Option<Op> {
         self.under_way.remove(&op)
@@ -56,11 +66,12 @@ impl Ops {
         self.n_begun
     }
 
-    /// Sends a message that is no data.
-    pub(crate) fn tell(&mut self, to: &Endpoint, kind: u32, header: Header, body: Vec<u8>) {
+    /// Sends a message that is no data to the peer of a pair.
+    pub(crate) fn tell(&mut self, to: (&Endpoint, u64), kind: u32, header: Header, body: Vec<u8>) {
+        let (to, pair) = to;
         let header = Box::new(header.encode());
         let (header_bytes, body_ptr, n_bytes) = (&raw const *header, body.as_ptr(), body.len());
-        let op = self.begin(Op::Message { _header: header, _body: body });
+        let op = self.begin(Op::Message { pair, _header: header, _body: body });
         // SAFETY: the operation has the header in a box of its own until it has ended.
         let header = unsafe { &*header_bytes };
         let protocol = Protocol::Eager;
@@ -108,8 +119,8 @@ impl Ops {
     }
 
     /// Closes an endpoint; what is under way on it ends soon.
-    pub(crate) fn close(&mut self, endpoint: Endpoint) {
-        let op = self.begin(Op::Close);
+    pub(crate) fn close(&mut self, endpoint: Endpoint, pair: u64) {
+        let op = self.begin(Op::Close { pair });
         self.worker.close(endpoint, op);
     }
 }

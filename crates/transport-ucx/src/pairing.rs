@@ -143,7 +143,7 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream) -> Result<()> {
 }
 
 fn introduce(shared: &Shared, table: u128) -> Hello {
-    let worker = shared.worker.get().cloned().unwrap_or_default();
+    let worker = shared.worker().clone();
     Hello { table, pair: random::instance_id().0 as u64, worker }
 }
 

@@ -17,7 +17,17 @@ pub(crate) struct Order {
     pub(crate) secret: Secret,
     pub(crate) sources: Vec<Source>,
     pub(crate) into: Destination,
-    pub(crate) reply: oneshot::Sender<Result<Destination>>,
+    pub(crate) reply: oneshot::Sender<Answer>,
+}
+
+/// How a read ended.
+pub(crate) enum Answer {
+    Ended(Result<Destination>),
+    /// The pair was lost; nothing lands in the destination any more, and it may be tried again.
+    Lost {
+        into: Destination,
+        why: Error,
+    },
 }
 
 /// The reads from one owner.
@@ -40,7 +50,7 @@ struct Reading {
     landed: Vec<(Place, usize)>,
     /// Whether the owner has said that it held the memory until all was sent.
     is_confirmed: bool,
-    reply: oneshot::Sender<Result<Destination>>,
+    reply: oneshot::Sender<Answer>,
     last_progress: Instant,
 }
 
@@ -61,7 +71,8 @@ impl Reader {
             return self.waiting.push_back(order);
         }
         let message = "too many transfers are waiting for this owner";
-        let _ = order.reply.send(Err(Error::new(ErrorKind::Overloaded, message)));
+        let refusal = Error::new(ErrorKind::Overloaded, message);
+        let _ = order.reply.send(Answer::Ended(Err(refusal)));
     }
 
     /// The next request to send, and its number.
@@ -129,7 +140,7 @@ impl Reader {
 
     fn fail(&mut self, read: u64, failure: Error) {
         if let Some(reading) = self.reading.remove(&read) {
-            let _ = reading.reply.send(Err(failure));
+            let _ = reading.reply.send(Answer::Ended(Err(failure)));
         }
     }
 
@@ -146,7 +157,7 @@ impl Reader {
             Ok(into) if is_whole(&runs, landed) => Ok(into),
             _ => Err(lost("its pieces do not fit together")),
         };
-        let _ = reply.send(outcome);
+        let _ = reply.send(Answer::Ended(outcome));
     }
 
     /// Lets go of reads that nobody waits for; gives the numbers of those asked for.
@@ -162,9 +173,15 @@ impl Reader {
 
     /// Tells everybody who waits that the owner is lost.
     pub(crate) fn lose(self, why: &str) {
-        let replies = self.reading.into_values().map(|reading| reading.reply);
-        for reply in replies.chain(self.waiting.into_iter().map(|order| order.reply)) {
-            let _ = reply.send(Err(lost(why)));
+        for Reading { into, reply, .. } in self.reading.into_values() {
+            let _ = reply.send(match Rc::try_unwrap(into) {
+                Ok(into) => Answer::Lost { into, why: lost(why) },
+                // Something may still land in it.
+                Err(_) => Answer::Ended(Err(lost(why))),
+            });
+        }
+        for Order { into, reply, .. } in self.waiting {
+            let _ = reply.send(Answer::Lost { into, why: lost(why) });
         }
     }
 

@@ -14,8 +14,14 @@ use ucx_sys::{Library, UCS_OK, ucp_config_t};
 ///   the memory has been given back.
 /// - For the same reason a stream over TCP carries messages, which name a receive under way, and
 ///   not writes to addresses.
-const SETTINGS: [(&str, &str); 3] =
-    [("MM_ERROR_HANDLING", "y"), ("RNDV_SCHEME", "get_zcopy"), ("TCP_PUT_ENABLE", "n")];
+/// - Queues in shared memory are long enough to be full rarely: one that a peer left full when it
+///   died keeps UCX from closing the way to it, see [`crate::limits::CLOSE_MAX`].
+const SETTINGS: [(&str, &str); 4] = [
+    ("MM_ERROR_HANDLING", "y"),
+    ("RNDV_SCHEME", "get_zcopy"),
+    ("TCP_PUT_ENABLE", "n"),
+    ("MM_FIFO_SIZE", "256"),
+];
 
 /// First version in which a transport's settings are changed under the names by which the
 /// environment has them; before it, without the transport's own prefix.

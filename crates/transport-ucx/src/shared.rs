@@ -11,7 +11,7 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use types::{Error, ErrorKind, Result};
 
 /// What the thread is asked to do.
@@ -52,11 +52,10 @@ pub(crate) struct Shared {
     pub(crate) key: ClusterKey,
     /// `host:port` of our handshakes.
     pub(crate) host: String,
-    /// The address of our UCX worker; set when the thread has begun.
-    pub(crate) worker: OnceLock<Vec<u8>>,
     /// Connections whose other end has not proved itself yet.
     pub(crate) n_strangers: AtomicUsize,
     pub(crate) bell: Bell,
+    worker: Mutex<Vec<u8>>,
     tables: Mutex<HashMap<u128, Arc<LeaseTable>>>,
     commands: SyncSender<Command>,
     is_stopped: AtomicBool,
@@ -84,15 +83,20 @@ impl Shared {
         let shared = Self {
             key,
             host,
-            worker: OnceLock::new(),
             n_strangers: AtomicUsize::new(0),
             bell: Bell::new()?,
+            worker: Mutex::default(),
             tables: Mutex::default(),
             commands,
             is_stopped: AtomicBool::new(false),
             has_cancelled: AtomicBool::new(false),
         };
         Ok((Arc::new(shared), received))
+    }
+
+    /// The address of our UCX worker.
+    pub(crate) fn worker(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lease tables that peers may read from.

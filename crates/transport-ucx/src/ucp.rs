@@ -311,7 +311,8 @@ impl Worker {
         self.settle(begun, param.user_data);
     }
 
-    /// What a callback needs to report the end of `op`.
+    /// What a callback needs to report the end of `op`. A worker that is destroyed with operations
+    /// under way leaves their tickets behind, a few bytes each.
     fn ticket(&self, op: u64) -> *mut c_void {
         Box::into_raw(Box::new(Ticket { op, inbox: &raw const *self.inbox, library: self.ucx() }))
             .cast()

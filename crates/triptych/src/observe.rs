@@ -17,6 +17,10 @@ pub(crate) fn observe(
 ) {
     telemetry.before_reading(move || {
         show(&metrics, &view.engine().stats(), max_batch_size);
+        metrics.calls.set(view.n_calls() as i64);
+        metrics.leases.set(view.n_leases() as i64);
+        metrics.rows_kept.set(view.n_rows_kept() as i64);
+        metrics.blocks_promised.set(view.n_blocks_promised() as i64);
         raise_to(&metrics.leases_expired, view.n_leases_expired());
     });
 }

@@ -6,7 +6,7 @@ use crate::observe::observe;
 use crate::sizes::engine_config;
 use crate::text_only::without_media;
 use config::worker::{Modality, WorkerConfig};
-use config::{Place, Role};
+use config::{Endpoint, Place, Role};
 use engine::EngineConfig;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -65,7 +65,8 @@ fn parts(
         card,
         model: config.served_model_name.clone(),
         stages: stages(place),
-        namespace: place.endpoint.namespace.clone(),
+        endpoint: place.endpoint.address_prefix(),
+        encode_endpoint: place.encode_endpoint.as_ref().map(Endpoint::address_prefix),
         media: media_policy(config),
         kv_transfer_deadline: config.kv_transfer_timeout,
         recorder,

@@ -7,7 +7,7 @@ use crate::sequence::{AbortOnDrop, Choices, Events, events, expand_prompt};
 use crate::worker::Shared;
 use engine::{ImportRequest, SeqEvent};
 use planes::{ReplySender, random};
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 use types::media::MediaItem;
 use types::stage::Stage;
 use types::{Error, Result};
@@ -42,7 +42,9 @@ async fn generate(shared: &Shared, mut run: Run, replies: &mut ReplySender<Reply
     shared.engine.imported(id);
     replies.send(Reply::Pulled).await?;
     let n_running = handoff.first.iter().flatten().count();
-    follow(Choices::new(n_running), &mut events, replies).instrument(info_span!("decode.run")).await
+    follow(Choices::new(n_running), &mut events, replies)
+        .instrument(debug_span!("decode.run"))
+        .await
 }
 
 async fn follow(

@@ -16,7 +16,7 @@ use std::time::Instant;
 use tensor::SlabRange;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 use types::stage::Stage;
 use types::{Error, ErrorKind, RequestId, Result};
 use wire::message::{Item, Medium, Reply, Run, Ticket};
@@ -126,7 +126,7 @@ pub(crate) async fn encode(
     // Whoever waited may have gone; then the rows are simply dropped.
     shared.engine.encode(job, Box::new(move |rows| drop(sender.send(rows))))?;
     let lost = |_| Error::internal("the engine dropped an encode job");
-    receiver.instrument(info_span!("encode.run")).await.map_err(lost)?
+    receiver.instrument(debug_span!("encode.run")).await.map_err(lost)?
 }
 
 /// Answers a ticket: waits for the rows and leases them for as long as the caller keeps the stream.

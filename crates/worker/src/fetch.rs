@@ -6,13 +6,14 @@ use planes::{Destination, Region, RemoteHandle, Source, Transport};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 use types::{Error, ErrorKind, Result};
 use wire::message::{Medium, MediumSource};
 
 /// The encoded bytes of `medium`. Errors name the request field.
 pub(crate) async fn fetch(shared: &Shared, medium: &Medium) -> Result<Bytes> {
-    let fetched = fetch_source(shared, &medium.source).instrument(info_span!("encode.fetch")).await;
+    let fetched =
+        fetch_source(shared, &medium.source).instrument(debug_span!("encode.fetch")).await;
     fetched.map_err(|failure| failure.at(&medium.param))
 }
 

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use planes::{Call, Handler, Replies, ReplySender, reply_stream};
 use std::sync::Arc;
 use tokio::time::timeout;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 use types::stage::{Stage, Stages};
 use types::{Error, ErrorKind, Result};
 use wire::message::{Reply, Request, Run};
@@ -21,7 +21,7 @@ impl Handler for WorkerHandler {
     fn handle(&self, call: Call) -> Replies {
         let shared = Arc::clone(&self.0);
         let running = shared.calls.begin();
-        let span = info_span!("call", trace = %call.trace);
+        let span = debug_span!("call", trace = %call.trace);
         let replies = reply_stream(move |replies| {
             let answer = async move {
                 let _running = running;

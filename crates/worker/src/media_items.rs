@@ -6,7 +6,7 @@ use crate::worker::Shared;
 use bytes::Bytes;
 use models::{MediaPlan, PreparedMedia};
 use std::sync::Arc;
-use tracing::info_span;
+use tracing::debug_span;
 use types::content::{CanonicalHasher, Digest};
 use types::media::{MediaItem, MediaKind};
 use types::{Error, ErrorKind, Result};
@@ -84,7 +84,7 @@ impl Described {
         let _turn =
             shared.decoders.acquire().await.map_err(|_| Error::internal("shutting down"))?;
         let (processor, limits) = (Arc::clone(&shared.processor), shared.media.limits);
-        let span = info_span!("encode.prepare");
+        let span = debug_span!("encode.prepare");
         let param = self.param.clone();
         let prepare = move || {
             let _entered = span.entered();

@@ -74,6 +74,7 @@ mod tests {
                 address: Address("a".into()),
                 transports: Vec::new(),
                 kv: None,
+                encode_endpoint: None,
             };
             assert_eq!(reads_from(reader, &peer), expect, "{reader:?} of {owner:?}");
         };

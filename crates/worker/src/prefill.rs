@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tensor::SlabRange;
 use tokio::time::timeout;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 use types::content::{BlockKey, BlockRoot};
 use types::kv::KvLayout;
 use types::media::MediaItem;
@@ -60,7 +60,7 @@ async fn compute(
     let sizes = items.iter().map(|item| n_row_bytes(shared, item)).collect();
     let work = Work { shared, id, sizes, sources: sources.into_iter().map(Some).collect() };
     let exported = follow(work, &run, (n_prompt, &mut events), replies);
-    let exported = exported.instrument(info_span!("prefill.run")).await?;
+    let exported = exported.instrument(debug_span!("prefill.run")).await?;
     if exported.is_some() {
         // From here on the lease decides when the blocks are free: a peer may be reading them.
         abort.disarm();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use telemetry::Moved;
 use tensor::{KvPool, SlabRange};
 use tokio::time::timeout;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug_span};
 use types::{Error, ErrorKind, Result};
 use wire::message::{Reply, Request, Ticket};
 
@@ -23,7 +23,7 @@ pub(crate) async fn rows(
     into: SlabRange,
 ) -> Result<Arc<SlabRange>> {
     let late = |_| Error::new(ErrorKind::Timeout, "the embedding rows did not come in time");
-    let pull = pull_rows(shared, ticket, into).instrument(info_span!("prefill.pull"));
+    let pull = pull_rows(shared, ticket, into).instrument(debug_span!("prefill.pull"));
     timeout(ROWS_DEADLINE, pull).await.map_err(late)?
 }
 
@@ -72,7 +72,7 @@ pub(crate) async fn blocks(
     let read = timeout(shared.kv_transfer_deadline + for_bytes, read);
     let late = |_| Error::new(ErrorKind::Timeout, "the KV blocks did not come in time");
     let began = Instant::now();
-    let read = read.instrument(info_span!("decode.pull")).await.map_err(late)??;
+    let read = read.instrument(debug_span!("decode.pull")).await.map_err(late)??;
     shared.recorder.moved(Moved::Kv, n_bytes, began.elapsed());
     let guard = read.keep.downcast::<AbortOnDrop>();
     guard.map(|guard| *guard).map_err(|_| Error::internal("a read lost its blocks"))

@@ -65,7 +65,11 @@ impl Events {
             None => self.receiver.recv().await.ok_or_else(lost)?,
         };
         Ok(match event {
-            SeqEvent::Tokens { choice, tokens } => self.gather(choice, tokens),
+            SeqEvent::Tokens { choice, tokens } => {
+                // Under load others run now, and more tokens may come to go in one message.
+                tokio::task::yield_now().await;
+                self.gather(choice, tokens)
+            }
             other => other,
         })
     }

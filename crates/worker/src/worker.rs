@@ -19,11 +19,11 @@ use std::time::Duration;
 use telemetry::WorkerRecorder;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use types::Result;
 use types::card::ModelCard;
 use types::content::Digest;
 use types::prompt::Placeholder;
 use types::stage::{Stage, Stages};
-use types::{InstanceId, Result};
 
 /// How long rows and KV blocks are kept for a peer that neither reads nor lets go.
 pub(crate) const LEASE_TIME: Duration = Duration::from_secs(120);
@@ -60,8 +60,10 @@ pub struct WorkerParts {
     pub model: String,
     /// What it offers.
     pub stages: Stages,
-    /// The namespace of its address (`dynamo`).
-    pub namespace: String,
+    /// What its address begins with (`dynamo.backend.generate`).
+    pub endpoint: String,
+    /// The only encoders whose rows it takes, by the beginning of their addresses.
+    pub encode_endpoint: Option<String>,
     /// Which media it reads.
     pub media: MediaPolicy,
     /// Longest time to read the KV blocks of one prompt; larger ones get time for their size.
@@ -108,7 +110,7 @@ impl Worker {
     /// Serves, lends and registers. Errors: a plane refused.
     pub async fn start(parts: WorkerParts) -> Result<Self> {
         let id = random::instance_id();
-        let address = address(&parts.namespace, parts.stages, id);
+        let address = Address(format!("{}.{id}", parts.endpoint));
         let leases = Arc::new(LeaseTable::default());
         let (transports, lent) = parts.planes.transport.serve(Arc::clone(&leases)).await?;
         let reaper = Reaper::start(&leases);
@@ -145,6 +147,7 @@ impl Worker {
             address,
             transports,
             kv: has_kv.then(|| layout(&shared.engine)),
+            encode_endpoint: parts.encode_endpoint,
         };
         let presence = Presence::take(&shared, instance).await?;
         let connecting = tokio::spawn(connect_to_all(Arc::downgrade(&shared), parts.stages));
@@ -221,14 +224,4 @@ impl WorkerView {
     pub fn engine(&self) -> &Engine {
         &self.0.engine
     }
-}
-
-/// `<namespace>.<component>.generate.<instance>`; whole workers and decode are the `backend`.
-fn address(namespace: &str, stages: Stages, id: InstanceId) -> Address {
-    let component = match (stages.has(Stage::Decode), stages.has(Stage::Prefill)) {
-        (true, _) => "backend",
-        (false, true) => "prefill",
-        (false, false) => "encode",
-    };
-    Address(format!("{namespace}.{component}.generate.{id}"))
 }

@@ -152,7 +152,8 @@ async fn start(fixture: &Fixture, planes: &Planes, stages: Stages, n_blocks: usi
         card: description.card.clone(),
         model: "tiny".into(),
         stages,
-        namespace: "test".into(),
+        endpoint: "test.worker.generate".into(),
+        encode_endpoint: None,
         media: MediaPolicy {
             allowed_local_path: None,
             limits: media::Limits::default(),

@@ -44,6 +44,7 @@ fn instance(name: &str) -> Instance {
         address: Address(format!("test.{name}")),
         transports: vec!["tcp://[::1]:9".into()],
         kv: None,
+        encode_endpoint: None,
     }
 }
 

@@ -2,9 +2,12 @@
 
 use futures::FutureExt;
 use planes::conformance::{Clock, TransportSubject};
-use planes::{ClusterKey, Transport};
+use planes::{
+    Address, ClusterKey, LeaseTable, LeasedMemory, Region, RemoteHandle, Transport, Withdraw,
+};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use transport_ucx::UcxConfig;
 use types::Result;
 
@@ -32,4 +35,32 @@ pub(crate) fn start() -> Arc<dyn Transport> {
 
 pub(crate) fn subject() -> TransportSubject {
     TransportSubject { owner: start(), reader: start(), clock: CLOCK }
+}
+
+/// The owner's address for messages, which no transport uses.
+pub(crate) fn here() -> Address {
+    Address("test.owner".into())
+}
+
+/// What a test lends: every eight bytes are other ones.
+pub(crate) fn pattern(n_bytes: usize) -> Vec<u8> {
+    let word = |i: usize| (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
+    (0..n_bytes / 8).flat_map(word).collect()
+}
+
+/// Lends `n_bytes` of the pattern for as long as a test may take, beside something to be kept.
+pub(crate) async fn lend(
+    owner: &Arc<dyn Transport>,
+    table: &Arc<LeaseTable>,
+    n_bytes: usize,
+    kept: Arc<()>,
+) -> (RemoteHandle, Withdraw) {
+    let (transports, served) = owner.serve(Arc::clone(table)).await.unwrap();
+    let mut memory = pattern(n_bytes);
+    // SAFETY: the vector is moved beside the region and never touched.
+    let region = unsafe { Region::new(memory.as_mut_ptr(), n_bytes) };
+    let leased = LeasedMemory { regions: vec![region], keep: Box::new((memory, kept)) };
+    let until = Instant::now() + Duration::from_secs(600);
+    let (lease, secret) = table.grant(leased, until).unwrap();
+    (RemoteHandle { owner: here(), transports, lease, secret }, served)
 }

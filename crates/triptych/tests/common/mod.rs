@@ -5,7 +5,11 @@
 #![allow(dead_code)]
 
 pub(crate) mod cluster;
+pub(crate) mod crowd;
+pub(crate) mod fleet;
 pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod questions;
 pub(crate) mod servers;
 
 use bench::client::{Chat, Client};

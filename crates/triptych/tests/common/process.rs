@@ -86,6 +86,11 @@ impl Process {
         })
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All that it has said.
     pub(crate) fn log(&self) -> String {
         self.log.lock().text()
