@@ -58,10 +58,11 @@ fn strangers_harm_nobody() {
     let Some(fleet) = Fleet::start("auto", "epd", &key.flags()) else { return };
     let load = Load::start(&fleet.url, &sheet, N_CLIENTS);
     load.expect_more(N_CLIENTS);
-    for worker in &fleet.workers {
-        knock_at_memory(worker);
-        shout_at_address(&fleet, &worker.address());
-    }
+    let places: Vec<String> = fleet.workers.iter().flat_map(Worker::memory).collect();
+    std::thread::scope(|scope| {
+        places.iter().for_each(|place| drop(scope.spawn(|| knock_at_memory(place))));
+    });
+    fleet.workers.iter().for_each(|worker| shout_at_address(&fleet, &worker.address()));
     load.expect_more(N_CLIENTS);
     pretend_instances(&fleet);
     load.expect_more(3 * N_CLIENTS);
@@ -82,26 +83,23 @@ fn strangers_harm_nobody() {
     fleet.expect_idle(RELEASE_TIME);
 }
 
-/// Connects to the ports of a worker's memory and says wrong things, or nothing.
-fn knock_at_memory(worker: &Worker) {
-    for address in worker.memory() {
-        let (_, rest) = address.split_once("://").unwrap();
-        let peer = rest.split('/').next().unwrap();
-        let connect = || {
-            let socket = TcpStream::connect(peer).unwrap();
-            socket.set_read_timeout(Some(STRANGER_TIME)).unwrap();
-            socket.set_write_timeout(Some(STRANGER_TIME)).unwrap();
-            socket
-        };
-        let silent = connect();
-        for n_bytes in [1, 100, 100_000] {
-            // It may be closed before all is written.
-            let mut socket = connect();
-            let _ = socket.write_all(&garbage(n_bytes));
-            expect_closed(socket, &address);
-        }
-        expect_closed(silent, &address);
-    }
+/// Connects to a port of a worker's memory and says wrong things, or nothing.
+fn knock_at_memory(address: &str) {
+    let (_, rest) = address.split_once("://").unwrap();
+    let peer = rest.split('/').next().unwrap();
+    let connect = || {
+        let socket = TcpStream::connect(peer).unwrap();
+        socket.set_read_timeout(Some(STRANGER_TIME)).unwrap();
+        socket.set_write_timeout(Some(STRANGER_TIME)).unwrap();
+        socket
+    };
+    let sockets = [0, 1, 100, 100_000].map(|n_bytes| {
+        let mut socket = connect();
+        // It may be closed before all is written.
+        let _ = socket.write_all(&garbage(n_bytes));
+        socket
+    });
+    sockets.into_iter().for_each(|socket| expect_closed(socket, address));
 }
 
 /// Reads whatever the other side says until it hangs up, which it must.

@@ -246,7 +246,8 @@ impl Load {
     pub(crate) fn expect_more(&self, n: usize) -> Duration {
         let (began, goal) = (Instant::now(), self.n_answered() + n);
         let has_come = becomes_true(PATIENCE, || self.n_answered() >= goal);
-        assert!(has_come, "{} of {goal} answers came", self.n_answered());
+        let failed = failures(&self.shared.lock()).last().map(|&failed| failed.clone());
+        assert!(has_come, "{} of {goal} answers came; {failed:?}", self.n_answered());
         began.elapsed()
     }
 
