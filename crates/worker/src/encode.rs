@@ -35,40 +35,57 @@ pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Rep
     // An id of this call's own: a request that comes again must not meet its former self.
     let id = random::request_id();
     let _abort = AbortOnDrop::request(&shared.engine, id);
-    let _kept =
-        counting_cancellation(&shared.recorder, Stage::Encode, work(shared, &run, id, replies))
-            .await?;
+    let held = hold_media(shared, &run.media).await?;
+    let look_at = |(item_idx, medium)| look_at(shared, item_idx, medium, Arc::clone(&held));
+    let mut work = Work { shared, id, steps: (0..).zip(&run.media).map(look_at).collect() };
+    drop(held);
+    let described = work.describe(run.media.len(), replies);
+    // After that a caller may well leave early: prefill may have the rows in its cache.
+    let mut kept = counting_cancellation(&shared.recorder, Stage::Encode, described).await?;
+    while let Some(done) = work.steps.next().await {
+        if let Done::Delivered(promise) = done? {
+            kept.push(promise);
+        }
+    }
     // The caller ends the stream when it has what it wants; nobody keeps rows for ever.
     let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
     Err(Error::new(ErrorKind::Timeout, "nobody came for the rows"))
 }
 
-/// Describes and encodes all media; the rows are kept for as long as the promises.
-async fn work(
-    shared: &Shared,
-    run: &Run,
+/// The work on the media of one call.
+struct Work<'a> {
+    shared: &'a Shared,
     id: RequestId,
-    replies: &mut ReplySender<Reply>,
-) -> Result<Vec<Promise>> {
-    let held = hold_media(shared, &run.media).await?;
-    let look_at = |(item_idx, medium)| look_at(shared, item_idx, medium, Arc::clone(&held));
-    let mut work: FuturesUnordered<BoxFuture<'_, Result<Done>>> =
-        (0..).zip(&run.media).map(look_at).collect();
-    drop(held);
-    let mut kept = Vec::new();
-    while let Some(done) = work.next().await {
-        match done? {
-            Done::Described(item_idx, medium) => {
-                let promise = shared.rows.promise(id, item_idx);
-                let rows = Some(ticket(shared, &promise, id, item_idx));
-                let item = Item { item: medium.item.clone(), rows };
-                replies.send(Reply::Described { item_idx, item }).await?;
-                work.push(deliver(shared, medium, (id, item_idx), promise).boxed());
+    steps: FuturesUnordered<BoxFuture<'a, Result<Done>>>,
+}
+
+impl Work<'_> {
+    /// Describes all media, and begins to encode each that is described; gives the promises of
+    /// those that are done already.
+    async fn describe(
+        &mut self,
+        n_media: usize,
+        replies: &mut ReplySender<Reply>,
+    ) -> Result<Vec<Promise>> {
+        let (shared, id) = (self.shared, self.id);
+        let (mut n_described, mut kept) = (0, Vec::new());
+        while n_described < n_media
+            && let Some(done) = self.steps.next().await
+        {
+            match done? {
+                Done::Described(item_idx, medium) => {
+                    let promise = shared.rows.promise(id, item_idx);
+                    let rows = Some(ticket(shared, &promise, id, item_idx));
+                    let item = Item { item: medium.item.clone(), rows };
+                    replies.send(Reply::Described { item_idx, item }).await?;
+                    n_described += 1;
+                    self.steps.push(deliver(shared, medium, (id, item_idx), promise).boxed());
+                }
+                Done::Delivered(promise) => kept.push(promise),
             }
-            Done::Delivered(promise) => kept.push(promise),
         }
+        Ok(kept)
     }
-    Ok(kept)
 }
 
 fn look_at<'a>(

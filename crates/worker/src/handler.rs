@@ -34,10 +34,24 @@ impl Handler for WorkerHandler {
 }
 
 async fn answer(shared: Arc<Shared>, body: Bytes, mut replies: ReplySender<Reply>) -> Result<()> {
-    match wire::decode_request(body)? {
-        Request::Run(run) => run_stages(&shared, *run, &mut replies).await,
-        Request::AwaitRows(ticket) => encode::lend_rows(&shared, &ticket, &mut replies).await,
-        Request::FetchCard => send_card(&shared, &mut replies).await,
+    match run_request(&shared, wire::decode_request(body)?, &mut replies).await {
+        // The caller must not take our peer's loss for our own.
+        Err(Error { kind: ErrorKind::PeerLost, message, .. }) => {
+            replies.send(Reply::Stranded { why: message }).await
+        }
+        ended => ended,
+    }
+}
+
+async fn run_request(
+    shared: &Shared,
+    request: Request,
+    replies: &mut ReplySender<Reply>,
+) -> Result<()> {
+    match request {
+        Request::Run(run) => run_stages(shared, *run, replies).await,
+        Request::AwaitRows(ticket) => encode::lend_rows(shared, &ticket, replies).await,
+        Request::FetchCard => send_card(shared, replies).await,
         Request::FinishChoice { request, choice } => {
             if let Some(id) = shared.running.find(request) {
                 shared.engine.finish_choice(id, choice);
@@ -45,7 +59,7 @@ async fn answer(shared: Arc<Shared>, body: Bytes, mut replies: ReplySender<Reply
             Ok(())
         }
         Request::Reserve { n_tokens, n_choices } => {
-            reserve(&shared, n_tokens as usize, n_choices as usize, &mut replies).await
+            reserve(shared, n_tokens as usize, n_choices as usize, replies).await
         }
     }
 }

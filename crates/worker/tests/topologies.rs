@@ -102,6 +102,7 @@ fn request(fixture: &Fixture, seed: u64) -> GenerateRequest {
     GenerateRequest {
         id: random::request_id(),
         model: "tiny".into(),
+        card: fixture.description.card.digest(),
         prompt,
         media,
         sampling,
