@@ -177,7 +177,7 @@ impl Core {
                 self.obey(command);
                 true
             }
-            Err(_) => self.shared.is_stopped(),
+            Err(_) => self.shared.is_stopped() || self.shared.has_cancelled(),
         };
         if !has_heard && self.ops.worker.may_sleep() {
             let at_most = match self.closing_since {
@@ -448,10 +448,10 @@ impl Core {
         };
         let outcome = outcome();
         match (self.ops.finish(op), outcome) {
-            (Some(Op::Piece { pair, read, .. }), outcome) => {
+            (Some(Op::Piece { pair, read, n_bytes, .. }), outcome) => {
                 let side = self.pairs.get_mut(&pair).map(|pair| &mut pair.side);
                 let Some(Side::Owner(owner)) = side else { return };
-                let reply = owner.sent(read, outcome, Instant::now());
+                let reply = owner.sent((read, n_bytes), outcome, Instant::now());
                 self.reply(pair, read, reply);
                 self.pump(pair);
             }

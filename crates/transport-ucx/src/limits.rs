@@ -65,6 +65,11 @@ pub(crate) const N_SOURCES_MAX: usize = 65_536;
 /// Pieces that an owner has on their way to one reader at a time.
 pub(crate) const N_PIECES_MAX: usize = 16;
 
+/// Bytes of the pieces that an owner has on their way to one reader at a time, beyond which the next
+/// waits. UCX shares the way among them, so all may end as late as the last: with this many, a way
+/// of 20 MB/s still shows progress within [`STALL_MAX`].
+pub(crate) const PIECES_BYTES_MAX: usize = 64 << 20;
+
 /// Bytes of one piece: large enough for the full speed of a link, small enough to arrive well
 /// within [`STALL_MAX`] and to be worth giving up between two.
 pub(crate) const PIECE_BYTES_MAX: usize = 16 << 20;

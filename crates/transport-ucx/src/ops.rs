@@ -13,7 +13,13 @@ pub(crate) enum Op {
     /// A message that is no data.
     Message { pair: u64, _header: Box<[u8; N_HEADER_BYTES]>, _body: Vec<u8> },
     /// A piece of leased memory on its way to a reader.
-    Piece { pair: u64, read: u64, _header: Box<[u8; N_HEADER_BYTES]>, _pin: Arc<LeasedMemory> },
+    Piece {
+        pair: u64,
+        read: u64,
+        n_bytes: usize,
+        _header: Box<[u8; N_HEADER_BYTES]>,
+        _pin: Arc<LeasedMemory>,
+    },
     /// A piece that is being fetched into a destination.
     Receive { pair: u64, read: u64, n_bytes: usize, _into: Rc<Destination> },
     /// The end of an endpoint.
@@ -91,7 +97,13 @@ impl Ops {
         let header = Box::new(header.encode());
         let header_bytes = &raw const *header;
         let ReadId { pair, read } = id;
-        let op = self.begin(Op::Piece { pair, read, _header: header, _pin: pin });
+        let op = self.begin(Op::Piece {
+            pair,
+            read,
+            n_bytes: piece.n_bytes(),
+            _header: header,
+            _pin: pin,
+        });
         // SAFETY: the operation has the header in a box of its own until it has ended.
         let header = unsafe { &*header_bytes };
         let (body, n_bytes) = (piece.ptr().cast_const(), piece.n_bytes());

@@ -1,6 +1,6 @@
 //! What an owner does for one reader, as a state machine: it calls nothing and knows no clock.
 
-use crate::limits::{N_PIECES_MAX, N_READS_MAX, OWNER_STALL_MAX};
+use crate::limits::{N_PIECES_MAX, N_READS_MAX, OWNER_STALL_MAX, PIECES_BYTES_MAX};
 use crate::runs::{Outbox, Place};
 use crate::wire::Request;
 use planes::{LeaseTable, LeasedMemory, Region};
@@ -17,6 +17,7 @@ pub(crate) struct Owner {
     /// Reads of which something is left to send, first come, first served.
     queue: VecDeque<u64>,
     n_pieces: usize,
+    n_bytes: usize,
     last_progress: Instant,
 }
 
@@ -43,6 +44,7 @@ impl Owner {
             serving: HashMap::new(),
             queue: VecDeque::new(),
             n_pieces: 0,
+            n_bytes: 0,
             last_progress: now,
         }
     }
@@ -73,7 +75,7 @@ impl Owner {
 
     /// The next piece, if another may be on its way.
     pub(crate) fn next_piece(&mut self, now: Instant) -> Option<Piece> {
-        while self.n_pieces < N_PIECES_MAX {
+        while self.n_pieces < N_PIECES_MAX && self.n_bytes < PIECES_BYTES_MAX {
             let read = *self.queue.front()?;
             let next = self.serving.get_mut(&read).and_then(|serving| {
                 let (place, region) = serving.outbox.next()?;
@@ -88,6 +90,7 @@ impl Owner {
                 self.last_progress = now;
             }
             self.n_pieces += 1;
+            self.n_bytes += piece.region.n_bytes();
             return Some(piece);
         }
         None
@@ -96,11 +99,12 @@ impl Owner {
     /// A piece has been fetched, or cannot be. Gives the reply when it was the last.
     pub(crate) fn sent(
         &mut self,
-        read: u64,
+        (read, n_bytes): (u64, usize),
         outcome: Result<()>,
         now: Instant,
     ) -> Option<Result<()>> {
         self.n_pieces -= 1;
+        self.n_bytes -= n_bytes;
         self.last_progress = now;
         let serving = self.serving.get_mut(&read)?;
         serving.n_pieces -= 1;

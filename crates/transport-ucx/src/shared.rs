@@ -128,10 +128,14 @@ impl Shared {
         Notice(Arc::clone(self))
     }
 
-    /// Whether somebody waits no longer, since this was last asked.
-    pub(crate) fn take_cancelled(&self) -> bool {
+    /// Whether somebody waits no longer, since that was last taken.
+    pub(crate) fn has_cancelled(&self) -> bool {
         self.has_cancelled.load(Ordering::Relaxed)
-            && self.has_cancelled.swap(false, Ordering::AcqRel)
+    }
+
+    /// As above, and forgets it.
+    pub(crate) fn take_cancelled(&self) -> bool {
+        self.has_cancelled() && self.has_cancelled.swap(false, Ordering::AcqRel)
     }
 
     /// Ends the thread.
