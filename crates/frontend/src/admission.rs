@@ -54,11 +54,6 @@ impl Place {
         }
         Ok(())
     }
-
-    /// The body is no longer held here.
-    pub(crate) fn release_body(&mut self) {
-        self.body = None;
-    }
 }
 
 fn full() -> Error {
@@ -83,9 +78,8 @@ mod tests {
         first.hold(PIECE_BYTES + 1).unwrap();
         assert!(second.hold(PIECE_BYTES + 1).is_err(), "one piece is left");
         second.hold(PIECE_BYTES).unwrap();
-        first.release_body();
-        second.hold(3 * PIECE_BYTES).unwrap();
         drop(first);
+        second.hold(3 * PIECE_BYTES).unwrap();
         admission.enter().unwrap();
     }
 }

@@ -45,7 +45,6 @@ pub(crate) async fn complete(
     let work = Work::begin(&app.backend, metrics.watch(planned)?);
     let mut run = Run::new(work, answer, metrics, &app);
     run.start().await?;
-    place.release_body();
     match delivery.stream {
         true => Ok(streamed(run, &names, delivery, place)),
         false => whole(run, &names).await,

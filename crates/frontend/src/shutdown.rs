@@ -1,6 +1,5 @@
 //! The wish to stop, as everything that serves sees it.
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// Whether the process shall stop; clones see the same wish.
@@ -16,23 +15,6 @@ impl Shutdown {
     pub fn new() -> (ShutdownTrigger, Self) {
         let (sender, receiver) = watch::channel(false);
         (ShutdownTrigger(sender), Self(receiver))
-    }
-
-    /// Begins at SIGTERM or SIGINT. Must be called inside a runtime.
-    ///
-    /// Errors: the system refuses to tell of signals.
-    pub fn on_signals() -> std::io::Result<Self> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let (trigger, shutdown) = Self::new();
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            trigger.begin();
-        });
-        Ok(shutdown)
     }
 
     /// Resolves when it has begun.
