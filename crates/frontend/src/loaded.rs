@@ -16,6 +16,8 @@ const LOADED_MAX: usize = 8;
 
 /// A model as far as a frontend needs it.
 pub(crate) struct LoadedModel {
+    /// Of the card that it was made from.
+    pub(crate) digest: Digest,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: ChatTemplate,
     pub(crate) defaults: GenerationDefaults,
@@ -30,6 +32,7 @@ pub(crate) struct LoadedModel {
 impl LoadedModel {
     fn load(card: &ModelCard, digest: Digest) -> Result<Self> {
         Ok(Self {
+            digest,
             tokenizer: Arc::new(Tokenizer::from_card(card)?),
             template: ChatTemplate::from_card(card)?,
             defaults: GenerationDefaults::from_card(card)?,

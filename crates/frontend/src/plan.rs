@@ -46,6 +46,7 @@ pub(crate) fn plan(
     Ok(GenerateRequest {
         id: envelope.id,
         model: request.model,
+        card: model.digest,
         prompt,
         media: request.conversation.media,
         sampling: sampling(&request.wishes, &model.defaults, envelope.random_seed),

@@ -61,7 +61,8 @@ impl NatsMessaging {
         if call.body.len() > N_BODY_BYTES_MAX {
             return Err(Error::new(ErrorKind::TooLarge, "the message is over the size limit"));
         }
-        check_address(address)?;
+        // Nobody can be served there, so nobody is; it may come from a forged registration.
+        check_address(address).map_err(|error| Error { kind: ErrorKind::Unavailable, ..error })?;
         if !self.link.is_connected() {
             return Err(Error::new(ErrorKind::Unavailable, "the NATS server cannot be reached"));
         }

@@ -54,6 +54,7 @@ pub(crate) fn out_of_place(reply: &Reply) -> Error {
         Reply::Handoff(_) => "handoff",
         Reply::Reserved => "reserved",
         Reply::Pulled => "pulled",
+        Reply::Stranded { .. } => "stranded",
         Reply::Preempted { .. } => "preempted",
         Reply::Rows { .. } => "rows",
         Reply::Card(_) => "card",

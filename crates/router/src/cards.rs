@@ -20,6 +20,11 @@ const N_CARD_BYTES_MAX: usize = 256 << 20;
 pub(crate) struct Cards(Mutex<HashMap<Digest, Arc<ModelCard>>>);
 
 impl Cards {
+    /// Whether the card is here.
+    pub(crate) fn knows(&self, card: &Digest) -> bool {
+        self.lock().contains_key(card)
+    }
+
     /// The card of `instance`. Errors: the instance did not send it, or not the one it announced.
     pub(crate) async fn get(
         &self,

@@ -8,6 +8,7 @@ pub mod backend;
 mod calls;
 mod cards;
 mod lend;
+mod losses;
 mod members;
 mod passage;
 mod places;

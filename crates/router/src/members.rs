@@ -6,6 +6,7 @@ use crate::backend::ServedModel;
 use crate::route::{Candidate, Route, missing_role, route};
 use futures::StreamExt;
 use planes::{Discovery, Instance, MembershipEvent};
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,11 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use types::content::Digest;
 use types::stage::Stage;
 use types::{Error, ErrorKind, InstanceId, Result};
 
 /// How long an instance whose call failed is passed over; discovery takes as long to notice a death.
 const SUSPICION: Duration = Duration::from_secs(3);
+
+/// Instances that are asked for one card before the next card's turn.
+const N_TELLERS_PER_CARD: usize = 8;
 
 /// Follows discovery in a task of its own, which ends with this.
 pub(crate) struct Members {
@@ -92,28 +97,45 @@ impl Members {
         models.into_iter().map(served).collect()
     }
 
-    /// Some instance of `model`. Errors: `NotFound` when there is none.
-    pub(crate) fn any_of(&self, model: &str) -> Result<Instance> {
-        let table = lock(&self.table);
-        let mut found = table.members.values().filter(|member| member.instance.model == model);
-        found.next().map(|member| member.instance.clone()).ok_or_else(|| no_such_model(model))
+    /// The instances to ask for the card of `model`, one after another: those first whose card is
+    /// known, then those that together lack no role. Whoever registers under a name that others
+    /// serve as well may be in error, or a stranger.
+    ///
+    /// Errors: `NotFound` when there is none.
+    pub(crate) fn tellers_of(
+        &self,
+        model: &str,
+        is_known: impl Fn(&Digest) -> bool,
+    ) -> Result<Vec<Instance>> {
+        let mut sets = lock(&self.table).sets(model);
+        sets.sort_by_cached_key(|set| {
+            let instances: Vec<Instance> = set.iter().map(|it| it.instance.clone()).collect();
+            let is_new = !instances.first().is_some_and(|instance| is_known(&instance.card));
+            (is_new, missing_role(&instances).is_some(), Reverse(instances.len()))
+        });
+        for set in &mut sets {
+            set.sort_by_key(|candidate| candidate.is_suspect);
+            set.truncate(N_TELLERS_PER_CARD);
+        }
+        let tellers: Vec<Instance> = sets.into_iter().flatten().map(|it| it.instance).collect();
+        if tellers.is_empty() { Err(no_such_model(model)) } else { Ok(tellers) }
     }
 
-    /// The instances for a request, counted as running it. Errors: `NotFound`, or `Unavailable`
-    /// with the role that is missing.
-    pub(crate) fn route(&self, model: &str, n_media: usize) -> Result<(Route, Counted)> {
+    /// The instances for a request whose prompt was made by `card`, counted as running it.
+    ///
+    /// Errors: `Unavailable`, with the role that is missing.
+    pub(crate) fn route(
+        &self,
+        model: &str,
+        card: Digest,
+        n_media: usize,
+    ) -> Result<(Route, Counted)> {
         let table = lock(&self.table);
-        let mut missing = None;
-        for set in table.sets(model) {
-            match route(&set, n_media) {
-                Ok(route) => {
-                    let counted = table.count(&route);
-                    return Ok((route, counted));
-                }
-                Err(stage) => missing = Some(stage),
-            }
-        }
-        Err(missing.map_or_else(|| no_such_model(model), |stage| lacks(model, stage)))
+        let has_card = |set: &Vec<Candidate>| set.iter().any(|it| it.instance.card == card);
+        let set = table.sets(model).into_iter().find(has_card).unwrap_or_default();
+        let route = route(&set, n_media).map_err(|stage| lacks(model, stage))?;
+        let counted = table.count(&route);
+        Ok((route, counted))
     }
 }
 
@@ -218,7 +240,6 @@ mod tests {
     use futures::future::BoxFuture;
     use futures::stream::{self, BoxStream};
     use planes::{Address, Withdraw};
-    use types::content::Digest;
     use types::stage::Stages;
 
     /// Shows one whole instance, a while after it was asked.
@@ -267,7 +288,12 @@ mod tests {
     #[tokio::test]
     async fn the_first_snapshot_is_waited_for() {
         let members = Members::watch(&LateSnapshot, Duration::from_secs(60)).await.unwrap();
-        assert!(members.route("m", 1).is_ok());
-        assert!(members.route("other", 1).is_err());
+        let card = Digest::default();
+        assert!(members.route("m", card, 1).is_ok());
+        let failure = |model, card| members.route(model, card, 1).err().map(|it| it.kind);
+        assert_eq!(failure("other", card), Some(ErrorKind::Unavailable));
+        assert_eq!(failure("m", Digest([1; 32])), Some(ErrorKind::Unavailable));
+        let unknown = members.tellers_of("other", |_| false).unwrap_err();
+        assert_eq!(unknown.kind, ErrorKind::NotFound);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::attempt::Attempt;
 use crate::calls::{Conversation, Terms, is_lost, out_of_place};
+use crate::losses::Loss;
 use crate::places::Place;
 use crate::progress::{Progress, ended_too_soon};
 use crate::reserve::Reservation;
@@ -12,13 +13,13 @@ use planes::Instance;
 use std::time::Duration;
 use tracing::{Instrument, debug_span};
 use types::stage::{Stage, Stages};
-use types::{Error, Result};
+use types::{Error, ErrorKind, Result};
 use wire::message::{Item, KvHandoff, Reply, Request, Run};
 
 /// Why a passage through the stages did not come to its end.
 pub(crate) enum Failure {
     /// A worker is gone; another may do its work.
-    Lost(Error),
+    Lost(Loss),
     /// Nobody else would do better.
     Other(Error),
 }
@@ -86,6 +87,7 @@ impl Passage<'_> {
                     let unknown = || Error::internal("an encoder described another medium");
                     described.push((medium_idx.ok_or_else(unknown)?, item));
                 }
+                Some(Reply::Stranded { why }) => return Err(stranded(why)),
                 Some(other) => return Err(out_of_place(&other).into()),
                 None => return Err(self.lost(&share.encoder, ended_too_soon())),
             }
@@ -140,6 +142,7 @@ impl Passage<'_> {
                 Some(Reply::Handoff(handoff)) => {
                     return Ok(Some(Prefilled { items, handoff, conversation, reserved }));
                 }
+                Some(Reply::Stranded { why }) => return Err(self.encoder_lost(why)),
                 Some(other) => relay(other, progress).await?,
                 None if progress.is_any_running() => {
                     return Err(self.lost(worker, ended_too_soon()));
@@ -169,9 +172,21 @@ impl Passage<'_> {
         self.place.moves_to(&worker.address);
         let mut held = Some((lender, reserved));
         loop {
-            let reply = conversation.next(deadline).await;
+            let reply = match &mut held {
+                // The silence of whoever lends the blocks is noticed here long before decode can.
+                Some((lender, _)) => tokio::select! {
+                    biased;
+                    reply = conversation.next(deadline) => reply,
+                    end = lender.next(deadline) => return Err(self.lender_lost(end.err())),
+                },
+                None => conversation.next(deadline).await,
+            };
             match self.blame(worker, reply)? {
                 Some(Reply::Pulled) => drop(held.take()),
+                Some(Reply::Stranded { why }) => {
+                    let failure = Error::new(ErrorKind::PeerLost, why);
+                    return Err(self.lender_lost(Some(failure)));
+                }
                 Some(other) => relay(other, progress).await?,
                 None if progress.is_any_running() => {
                     return Err(self.lost(worker, ended_too_soon()));
@@ -206,8 +221,26 @@ impl Passage<'_> {
 
     fn lost(&self, worker: &Instance, failure: Error) -> Failure {
         self.shared.members.suspect(worker.id);
-        Failure::Lost(failure)
+        Failure::Lost(Loss { worker: Some(worker.id), failure })
     }
+
+    /// Prefill lost an encoder; among several only the next attempt can tell which.
+    fn encoder_lost(&self, why: String) -> Failure {
+        match self.route.encode.as_slice() {
+            [share] => self.lost(&share.encoder, Error::new(ErrorKind::PeerLost, why)),
+            _ => stranded(why),
+        }
+    }
+
+    /// Prefill went before decode had its blocks.
+    fn lender_lost(&self, failure: Option<Error>) -> Failure {
+        self.lost(&self.route.prefill, failure.unwrap_or_else(ended_too_soon))
+    }
+}
+
+/// A worker lost a peer, and does not know more.
+fn stranded(why: String) -> Failure {
+    Failure::Lost(Loss { worker: None, failure: Error::new(ErrorKind::PeerLost, why) })
 }
 
 async fn relay(reply: Reply, progress: &mut Progress) -> Result<()> {
@@ -222,6 +255,7 @@ async fn relay(reply: Reply, progress: &mut Progress) -> Result<()> {
         | Reply::Handoff(_)
         | Reply::Reserved
         | Reply::Pulled
+        | Reply::Stranded { .. }
         | Reply::Rows { .. }
         | Reply::Card(_) => Err(out_of_place(&reply)),
     }

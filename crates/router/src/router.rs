@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{Instrument, info_span};
 use types::card::ModelCard;
+use types::content::Digest;
 use types::output::GenerateResult;
 use types::request::GenerateRequest;
-use types::{RequestId, Result};
+use types::{Error, RequestId, Result};
 use wire::message::Request;
 
 /// Deadlines of the spine.
@@ -81,8 +82,18 @@ impl Backend for Router {
     fn card(&self, model: &str) -> BoxFuture<'static, Result<Arc<ModelCard>>> {
         let (shared, model) = (Arc::clone(&self.0), model.to_owned());
         async move {
-            let instance = shared.members.any_of(&model)?;
-            shared.cards.get(&*shared.planes.messaging, &instance, &shared.config).await
+            let knows = |card: &Digest| shared.cards.knows(card);
+            let tellers = shared.members.tellers_of(&model, knows)?;
+            let mut failure = Error::internal("nobody was asked for a card");
+            for teller in tellers {
+                let card = shared.cards.get(&*shared.planes.messaging, &teller, &shared.config);
+                match card.await {
+                    Ok(card) => return Ok(card),
+                    Err(refused) => failure = refused,
+                }
+                shared.members.suspect(teller.id);
+            }
+            Err(failure)
         }
         .boxed()
     }

@@ -5,6 +5,7 @@
 //! is kept until the next one has what it needs of it; dropping it releases everything behind it.
 
 use crate::attempt::Attempt;
+use crate::losses::Losses;
 use crate::passage::{Failure, Passage, Passed};
 use crate::places::Place;
 use crate::progress::{Progress, Turn};
@@ -21,9 +22,6 @@ use types::request::GenerateRequest;
 /// first.
 const LEND_MARGIN: Duration = Duration::from_secs(5);
 
-/// Workers that may be lost under a request before it fails.
-const N_LOST_MAX: usize = 3;
-
 /// Runs a request; what it yields goes to `out`. Returning early cancels whatever is under way.
 ///
 /// Decode gives a choice up when it runs out of blocks, and a worker may be lost: then whatever has
@@ -36,7 +34,7 @@ pub(crate) async fn generate(
     let started = Instant::now();
     let place = shared.places.enter(request.id);
     let mut progress = Progress::new(request.sampling.n, out);
-    let mut n_lost = 0;
+    let mut losses = Losses::default();
     while let Some(turn) = progress.next_turn() {
         let lent =
             shared.lender.lend(&request.media, request.first_token_deadline + LEND_MARGIN)?;
@@ -44,13 +42,12 @@ pub(crate) async fn generate(
             Turn::All => Attempt::first(&request, &lent, started),
             Turn::Rest(choice) => Attempt::again(&request, &lent, choice, progress.tokens(choice)),
         };
-        match run_stages(&shared, attempt, &place, &mut progress).await {
-            Err(Failure::Lost(failure)) if n_lost < N_LOST_MAX => {
-                tracing::warn!("a worker was lost: {failure}; trying again");
-                n_lost += 1;
+        match run_stages(&shared, attempt, (&place, &losses), &mut progress).await {
+            Err(Failure::Lost(loss)) => {
+                losses.add(loss)?;
                 progress.lose_running();
             }
-            Err(Failure::Lost(failure) | Failure::Other(failure)) => return Err(failure),
+            Err(Failure::Other(failure)) => return Err(failure),
             Ok(()) => progress.check_none_lost()?,
         }
     }
@@ -60,12 +57,13 @@ pub(crate) async fn generate(
 async fn run_stages(
     shared: &Shared,
     attempt: Attempt<'_>,
-    place: &Place,
+    (place, losses): (&Place, &Losses),
     progress: &mut Progress,
 ) -> Passed<()> {
     let n_media = attempt.request.media.len();
-    let plan = || shared.members.route(&attempt.request.model, n_media);
+    let plan = || shared.members.route(&attempt.request.model, attempt.request.card, n_media);
     let (route, counted) = debug_span!("plan").in_scope(plan)?;
+    losses.check(&route)?;
     let passage = Passage { shared, attempt, place, route };
     let encoded = passage.encode().await?;
     let reserved = passage.reserve(&encoded.items).await?;

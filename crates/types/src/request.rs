@@ -1,5 +1,6 @@
 //! A request as the frontend hands it to the spine: tokenised, its media still references.
 
+use crate::content::Digest;
 use crate::media::MediaRef;
 use crate::sampling::SamplingParams;
 use crate::{RequestId, TokenId};
@@ -12,6 +13,8 @@ pub struct GenerateRequest {
     pub id: RequestId,
     /// The served model's name.
     pub model: String,
+    /// Digest of the model card by which the prompt was made; whoever runs it has the same one.
+    pub card: Digest,
     /// The rendered prompt, one placeholder token per medium.
     pub prompt: Vec<TokenId>,
     /// The media, in the order of their placeholders.

@@ -62,6 +62,7 @@ pub fn decode_reply(bytes: Bytes) -> Result<Reply> {
         Body::Handoff(handoff) => Reply::Handoff(kv_handoff(handoff)?),
         Body::Reserved(_) => Reply::Reserved,
         Body::Pulled(_) => Reply::Pulled,
+        Body::Stranded(stranded) => Reply::Stranded { why: stranded.why },
         Body::Preempted(preempted) => Reply::Preempted { choice: preempted.choice },
         Body::Rows(rows) => Reply::Rows {
             handle: handle(need(rows.handle, "handle")?)?,

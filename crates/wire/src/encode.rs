@@ -51,6 +51,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         Reply::Handoff(handoff) => Body::Handoff(kv_handoff(handoff)),
         Reply::Reserved => Body::Reserved(proto::Reserved {}),
         Reply::Pulled => Body::Pulled(proto::Pulled {}),
+        Reply::Stranded { why } => Body::Stranded(proto::Stranded { why: why.clone() }),
         &Reply::Preempted { choice } => Body::Preempted(proto::Preempted { choice }),
         Reply::Rows { handle, n_bytes } => {
             Body::Rows(proto::Rows { handle: Some(self::handle(handle)), n_bytes: *n_bytes as u64 })

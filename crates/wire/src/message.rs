@@ -168,6 +168,11 @@ pub enum Reply {
     Reserved,
     /// The KV blocks have arrived at decode.
     Pulled,
+    /// A peer that the call needs was lost; the worker itself is well. Nothing follows.
+    Stranded {
+        /// What happened.
+        why: String,
+    },
     /// Decode gave up a choice for lack of blocks.
     Preempted {
         /// Which choice.

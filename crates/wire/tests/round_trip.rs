@@ -114,6 +114,7 @@ fn replies() -> Vec<Reply> {
         Reply::Handoff(handoff()),
         Reply::Reserved,
         Reply::Pulled,
+        Reply::Stranded { why: "the encoder was lost".into() },
         Reply::Preempted { choice: 7 },
         Reply::Rows { handle: handle(), n_bytes: 4096 },
         Reply::Card(Bytes::from_static(b"piece")),

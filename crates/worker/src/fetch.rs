@@ -1,5 +1,6 @@
 //! From a medium's source to its encoded bytes, under this worker's policy.
 
+use crate::pull::of_peer;
 use crate::worker::{MediaPolicy, Shared};
 use bytes::Bytes;
 use planes::{Destination, Region, RemoteHandle, Source, Transport};
@@ -14,7 +15,11 @@ use wire::message::{Medium, MediumSource};
 pub(crate) async fn fetch(shared: &Shared, medium: &Medium) -> Result<Bytes> {
     let fetched =
         fetch_source(shared, &medium.source).instrument(debug_span!("encode.fetch")).await;
-    fetched.map_err(|failure| failure.at(&medium.param))
+    fetched.map_err(|failure| match failure.kind {
+        // No fault of the medium's.
+        ErrorKind::PeerLost | ErrorKind::Internal => failure,
+        _ => failure.at(&medium.param),
+    })
 }
 
 async fn fetch_source(shared: &Shared, source: &MediumSource) -> Result<Bytes> {
@@ -41,7 +46,7 @@ async fn read_lent(transport: &dyn Transport, from: RemoteHandle, n_bytes: usize
     let region = unsafe { Region::new(memory.as_mut_ptr(), n_bytes) };
     let into = Destination { regions: vec![region], keep: Box::new(memory) };
     let source = Source { region_idx: 0, offset: 0 };
-    let read = transport.read(from, vec![source], into).await?;
+    let read = transport.read(from, vec![source], into).await.map_err(of_peer)?;
     let memory = read.keep.downcast::<Vec<u8>>();
     memory.map(|bytes| Bytes::from(*bytes)).map_err(|_| Error::internal("a read lost its memory"))
 }

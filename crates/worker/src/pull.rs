@@ -24,7 +24,19 @@ pub(crate) async fn rows(
 ) -> Result<Arc<SlabRange>> {
     let late = |_| Error::new(ErrorKind::Timeout, "the embedding rows did not come in time");
     let pull = pull_rows(shared, ticket, into).instrument(debug_span!("prefill.pull"));
-    timeout(ROWS_DEADLINE, pull).await.map_err(late)?
+    timeout(ROWS_DEADLINE, pull).await.map_err(late)?.map_err(of_peer)
+}
+
+/// A failure of the peer that we read from, as one of this request. A peer that is not there, and
+/// one that does not know what it promised because it began anew, are both lost; and that peers
+/// refuse each other is no fault of the client's.
+pub(crate) fn of_peer(failure: Error) -> Error {
+    let kind = match failure.kind {
+        ErrorKind::Unavailable | ErrorKind::NotFound => ErrorKind::PeerLost,
+        ErrorKind::Forbidden => ErrorKind::Internal,
+        kind => kind,
+    };
+    Error { kind, ..failure }
 }
 
 async fn pull_rows(shared: &Shared, ticket: &Ticket, into: SlabRange) -> Result<Arc<SlabRange>> {
@@ -43,7 +55,13 @@ async fn pull_rows(shared: &Shared, ticket: &Ticket, into: SlabRange) -> Result<
     let into = Destination { regions: vec![region], keep: Box::new(into) };
     let source = Source { region_idx: 0, offset: 0 };
     let began = Instant::now();
-    let read = shared.planes.transport.read(handle, vec![source], into).await?;
+    let read = shared.planes.transport.read(handle, vec![source], into);
+    let read = tokio::select! {
+        biased;
+        read = read => read?,
+        // Its silence is noticed here long before the transport gives up.
+        end = replies.next() => return Err(end.and_then(Result::err).unwrap_or_else(ended)),
+    };
     shared.recorder.moved(Moved::Embedding, n_bytes, began.elapsed());
     // Ending the call ends the lease.
     drop(replies);
@@ -72,7 +90,7 @@ pub(crate) async fn blocks(
     let read = timeout(shared.kv_transfer_deadline + for_bytes, read);
     let late = |_| Error::new(ErrorKind::Timeout, "the KV blocks did not come in time");
     let began = Instant::now();
-    let read = read.instrument(debug_span!("decode.pull")).await.map_err(late)??;
+    let read = read.instrument(debug_span!("decode.pull")).await.map_err(late)?.map_err(of_peer)?;
     shared.recorder.moved(Moved::Kv, n_bytes, began.elapsed());
     let guard = read.keep.downcast::<AbortOnDrop>();
     guard.map(|guard| *guard).map_err(|_| Error::internal("a read lost its blocks"))
