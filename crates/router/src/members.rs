@@ -18,7 +18,7 @@ use types::content::Digest;
 use types::stage::Stage;
 use types::{Error, ErrorKind, InstanceId, Result};
 
-/// How long an instance whose call failed is passed over; discovery takes as long to notice a death.
+/// How long an instance whose call failed is passed over; discovery notices a death as soon.
 const SUSPICION: Duration = Duration::from_secs(3);
 
 /// Instances that are asked for one card before the next card's turn.

@@ -1,4 +1,4 @@
-//! Logs: to standard error, filtered by `TRIPTYCH_LOG` or else `RUST_LOG`, `info` of our own by default.
+//! Logs: to standard error, filtered by `TRIPTYCH_LOG` or else `RUST_LOG`; `info` by default.
 
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
