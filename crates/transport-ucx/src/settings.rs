@@ -12,13 +12,20 @@ use ucx_sys::{Library, UCS_OK, ucp_config_t};
 /// - Nobody writes into another's memory: whoever receives fetches (`get_zcopy`), or copies what
 ///   was streamed to it. A peer that could write might still do so when its endpoint is closed and
 ///   the memory has been given back.
+/// - Since nobody is written to, nobody needs a peer's access to memory taken back when an endpoint
+///   fails: bytes that a reader fetched too late are given to nobody, because the owner does not
+///   confirm them. UCX cannot know that. Unless CMA (`process_vm_readv`) claims that it could take
+///   access back, UCX leaves it out where errors are handled, and copies through slots of 8 KiB, of
+///   which each handful needs both processes to be scheduled: on a busy machine that was seen to
+///   move a twentieth of the bytes.
 /// - For the same reason a stream over TCP carries messages, which name a receive under way, and
 ///   not writes to addresses.
 /// - Queues in shared memory are long enough to be full rarely: one that a peer left full when it
 ///   died keeps UCX from closing the way to it, see [`crate::limits::CLOSE_MAX`].
-const SETTINGS: [(&str, &str); 4] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("MM_ERROR_HANDLING", "y"),
     ("RNDV_SCHEME", "get_zcopy"),
+    ("CMA_MEMORY_INVALIDATE", "y"),
     ("TCP_PUT_ENABLE", "n"),
     ("MM_FIFO_SIZE", "256"),
 ];
@@ -26,6 +33,9 @@ const SETTINGS: [(&str, &str); 4] = [
 /// First version in which a transport's settings are changed under the names by which the
 /// environment has them; before it, without the transport's own prefix.
 const PREFIXED_SINCE: (u32, u32) = (1, 17);
+
+/// The transports' own prefixes.
+const PREFIXES: [&str; 2] = ["TCP_", "CMA_"];
 
 /// UCX's settings from its files and environment, with ours where the user said nothing.
 pub(crate) struct Settings {
@@ -54,8 +64,10 @@ impl Settings {
 
     fn spelled<'a>(&self, name: &'a str) -> &'a str {
         let (major, minor, _) = self.library.version;
-        let is_prefixed = (major, minor) >= PREFIXED_SINCE;
-        name.strip_prefix("TCP_").filter(|_| !is_prefixed).unwrap_or(name)
+        if (major, minor) >= PREFIXED_SINCE {
+            return name;
+        }
+        PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name)
     }
 
     fn set(&self, name: &str, value: &str) -> Result<()> {

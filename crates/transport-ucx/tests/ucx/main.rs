@@ -1,7 +1,6 @@
-//! The transport over UCX obeys the laws of transport, outlives its peers, and is fast.
+//! The transport over UCX obeys the laws of transport and outlives its peers.
 
 mod child;
 mod common;
 mod laws;
 mod losses;
-mod throughput;
