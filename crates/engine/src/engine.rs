@@ -114,9 +114,11 @@ impl Engine {
         self.0.shared.n_row_bytes
     }
 
-    /// Figures as of the last turn of the loop.
+    /// Figures as of the last turn of the loop; those of embedding memory, which others give back
+    /// while the loop sleeps, as of now.
     pub fn stats(&self) -> EngineStats {
-        *self.0.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        let last = *self.0.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        EngineStats { embedding_bytes_used: self.embeddings().n_bytes_used(), ..last }
     }
 
     /// Says what an engine that has stopped need not hear.

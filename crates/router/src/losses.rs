@@ -47,3 +47,55 @@ impl Losses {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use planes::{Address, Instance};
+    use types::content::Digest;
+    use types::stage::Stages;
+
+    fn instance(id: u128) -> Instance {
+        Instance {
+            id: InstanceId(id),
+            model: "m".into(),
+            card: Digest::default(),
+            stages: Stages::ALL,
+            address: Address(id.to_string()),
+            transports: Vec::new(),
+            kv: None,
+            encode_endpoint: None,
+        }
+    }
+
+    fn loss(worker: Option<u128>) -> Loss {
+        let failure = Error::new(ErrorKind::PeerLost, "silence");
+        Loss { worker: worker.map(InstanceId), failure }
+    }
+
+    #[test]
+    fn a_lost_worker_is_not_asked_again() {
+        let mut losses = Losses::default();
+        let route = |prefill, decode| Route {
+            encode: Vec::new(),
+            prefill: instance(prefill),
+            decode: Some(instance(decode)),
+        };
+        losses.add(loss(None)).unwrap();
+        losses.add(loss(Some(2))).unwrap();
+        assert!(losses.check(&route(1, 3)).is_ok());
+        let refused = losses.check(&route(1, 2)).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Unavailable);
+        assert!(refused.message.contains("the only decode worker"), "{refused}");
+        assert!(losses.check(&route(2, 1)).is_err());
+    }
+
+    #[test]
+    fn too_many_losses_are_a_failure() {
+        let mut losses = Losses::default();
+        for worker in 0..N_LOST_MAX as u128 {
+            losses.add(loss(Some(worker))).unwrap();
+        }
+        assert_eq!(losses.add(loss(None)).unwrap_err().kind, ErrorKind::PeerLost);
+    }
+}

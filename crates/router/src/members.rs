@@ -242,6 +242,19 @@ mod tests {
     use planes::{Address, Withdraw};
     use types::stage::Stages;
 
+    fn instance(id: u128, card: u8, stages: Stages) -> Instance {
+        Instance {
+            id: InstanceId(id),
+            model: "m".into(),
+            card: Digest([card; 32]),
+            stages,
+            address: Address("w".into()),
+            transports: Vec::new(),
+            kv: None,
+            encode_endpoint: None,
+        }
+    }
+
     /// Shows one whole instance, a while after it was asked.
     struct LateSnapshot;
 
@@ -251,22 +264,35 @@ mod tests {
         }
 
         fn watch(&self) -> BoxStream<'static, MembershipEvent> {
-            let instance = Instance {
-                id: InstanceId(1),
-                model: "m".into(),
-                card: Digest::default(),
-                stages: Stages::ALL,
-                address: Address("w".into()),
-                transports: Vec::new(),
-                kv: None,
-                encode_endpoint: None,
-            };
+            let instance = instance(1, 0, Stages::ALL);
             let late = async {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 MembershipEvent::Snapshot(vec![instance])
             };
             stream::once(late).boxed()
         }
+    }
+
+    #[test]
+    fn cards_are_asked_of_those_who_serve_together() {
+        let check = |known: u8, expect: [u128; 4]| {
+            let mut table = Table::default();
+            // A stranger claims all stages; two workers share another card, one of them suspect.
+            let there = [(1, 9, Stages::ALL), (2, 5, Stages::ALL), (3, 5, Stages::ALL)];
+            for (id, card, stages) in there {
+                table.join(instance(id, card, stages));
+            }
+            table.join(instance(4, 1, Stages::of(&[Stage::Encode])));
+            let suspect = table.members.get_mut(&InstanceId(2)).unwrap();
+            suspect.suspect_until = Some(Instant::now() + SUSPICION);
+            let table = Arc::new(Mutex::new(table));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let members = Members { table, task: runtime.spawn(async {}) };
+            let found = members.tellers_of("m", |card| *card == Digest([known; 32])).unwrap();
+            assert_eq!(found.iter().map(|it| it.id.0).collect::<Vec<_>>(), expect);
+        };
+        check(0, [3, 2, 1, 4]);
+        check(1, [4, 3, 2, 1]);
     }
 
     #[tokio::test]
