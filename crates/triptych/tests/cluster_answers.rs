@@ -23,7 +23,7 @@ fn every_topology_answers_as_one_process_does() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::alone();
     let n = size("TRIPTYCH_TEST_REQUESTS", 60);
     let all = questions(n).into_iter().chain(two_samples()).collect();
     let began = Instant::now();

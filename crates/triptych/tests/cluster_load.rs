@@ -35,7 +35,7 @@ fn nothing_is_lost_and_nothing_is_left_behind() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::alone();
     let sheet = sheet(questions(N_QUESTIONS));
     let Some(fleet) = Fleet::start("auto", "eepppdd", &[]) else { return };
     let began = Instant::now();

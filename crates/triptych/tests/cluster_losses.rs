@@ -58,7 +58,7 @@ fn a_worker_that_dies_costs_no_answer_where_another_is() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::beside_others();
     let sheet = mixed_sheet();
     let Some(mut fleet) = Fleet::start("auto", "eeppdd", &[]) else { return };
     let place = fleet.cluster.place.clone();
@@ -80,7 +80,7 @@ fn the_last_of_a_role_that_dies_is_missed_by_name_until_it_is_back() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::beside_others();
     let sheet = sheet(long_questions(6, 300));
     let Some(mut fleet) = Fleet::start("auto", "epd", &[]) else { return };
     let place = fleet.cluster.place.clone();
@@ -144,7 +144,7 @@ fn a_worker_that_stands_still_is_passed_over_and_comes_back_as_another() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::beside_others();
     let sheet = mixed_sheet();
     let Some(mut fleet) = Fleet::start("auto", "eeppdd", &[]) else { return };
     for letter in ['e', 'p', 'd'] {
@@ -167,7 +167,7 @@ fn a_worker_that_is_cut_off_from_nats_is_passed_over_until_it_is_back() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::beside_others();
     let sheet = mixed_sheet();
     let Some(mut fleet) = Fleet::start("auto", "eeppdd", &[]) else { return };
     for letter in ['e', 'p', 'd'] {
@@ -225,7 +225,7 @@ fn the_only_worker_that_stands_still_fails_its_requests_soon() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::beside_others();
     let Some(fleet) = Fleet::start("auto", "w", &[]) else { return };
     let worker: &Worker = &fleet.workers[0];
     let (asker, question) = (Asker::new(&fleet.url), long_greeting(1500));

@@ -29,7 +29,7 @@ fn nobody_needs_etcd_while_it_is_away() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::beside_others();
     let sheet = sheet(questions(10));
     let Some(mut fleet) = Fleet::start("auto", "epd", &[]) else { return };
     let load = Load::start(&fleet.url, &sheet, N_CLIENTS);
@@ -66,7 +66,7 @@ fn service_is_back_as_soon_as_nats_is() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::beside_others();
     let sheet = sheet(long_questions(8, 200));
     let Some(mut fleet) = Fleet::start("auto", "epd", &[]) else { return };
     let load = Load::start(&fleet.url, &sheet, N_CLIENTS);

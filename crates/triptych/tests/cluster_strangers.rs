@@ -52,7 +52,7 @@ fn strangers_harm_nobody() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::beside_others();
     let sheet = sheet(questions(10));
     let key = KeyFile::new("ours");
     let Some(fleet) = Fleet::start("auto", "epd", &key.flags()) else { return };
@@ -182,7 +182,7 @@ fn a_role_that_is_missing_is_named() {
     if !are_installed() {
         return;
     }
-    let _turn = Turn::wait();
+    let _turn = Turn::beside_others();
     let [picture, _] = two_samples();
     let text: Question = questions(1).remove(0);
     for (letters, missing, text_too) in

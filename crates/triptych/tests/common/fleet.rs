@@ -15,9 +15,13 @@ use std::time::{Duration, Instant};
 /// What keeps a prefill worker from encoding itself.
 const TOLD_ITS_ENCODERS: [&str; 2] = ["--encode-endpoint", "dyn://dynamo.encode.generate"];
 
-/// A small KV cache, so that its memory is soon in use, all of it.
-const SMALL_CACHE: [&str; 2] =
-    ["--override-engine-args", r#"{"kv_cache_config": {"max_tokens": 16384}}"#];
+/// Small caches, so that their memory is soon in use, all of it.
+const SMALL_CACHES: [&str; 4] = [
+    "--override-engine-args",
+    r#"{"kv_cache_config": {"max_tokens": 16384}}"#,
+    "--multimodal-embedding-cache-capacity-gb",
+    "0.02",
+];
 
 /// Where instances are registered.
 const INSTANCES: &str = "/triptych/v1/dynamo/instances/";
@@ -41,16 +45,27 @@ const HOLDINGS_OF_WORKERS: [&str; 11] = [
 const HOLDINGS_OF_FRONTENDS: [&str; 2] =
     ["dynamo_frontend_inflight_requests{|", "dynamo_frontend_queued_requests{|"];
 
-/// Tests that use the whole machine and time what they see go one after another, across processes;
-/// the turn ends when this is dropped.
+/// A test's turn on this machine, across processes; it ends when this is dropped.
 pub(crate) struct Turn(#[expect(dead_code, reason = "kept for its drop")] File);
 
 impl Turn {
-    pub(crate) fn wait() -> Self {
-        let file = File::create(std::env::temp_dir().join("triptych-cluster-tests.lock")).unwrap();
+    /// For a test that uses the whole machine or times what it sees closely.
+    pub(crate) fn alone() -> Self {
+        let file = turns();
         file.lock().unwrap();
         Self(file)
     }
+
+    /// For a test that mostly waits.
+    pub(crate) fn beside_others() -> Self {
+        let file = turns();
+        file.lock_shared().unwrap();
+        Self(file)
+    }
+}
+
+fn turns() -> File {
+    File::create(std::env::temp_dir().join("triptych-cluster-tests.lock")).unwrap()
 }
 
 /// A size that a variable may raise.
@@ -84,7 +99,7 @@ impl Worker {
             'w' => ("worker", &[]),
             _ => panic!("{letter} is no worker"),
         };
-        let all = [own, &SMALL_CACHE, flags].concat();
+        let all = [own, &SMALL_CACHES, flags].concat();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         Self { letter, role: place.role(name, &all), flags }
     }
@@ -237,7 +252,7 @@ fn resident_kib(pid: u32) -> u64 {
 pub(crate) fn sheet(questions: Vec<Question>) -> Sheet {
     let mut command = program("triptych");
     command.args(["serve", "--http-host", "127.0.0.1", "--http-port", "0"]);
-    command.args(SMALL_CACHE).arg("--model-path").arg(demo_model());
+    command.args(SMALL_CACHES).arg("--model-path").arg(demo_model());
     let process = Process::spawn("triptych serve", &mut command);
     let line = process.expect_line(" serving ");
     let url = line[line.find("http://").unwrap()..].trim().to_owned();

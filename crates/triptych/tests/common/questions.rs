@@ -45,7 +45,7 @@ pub(crate) fn questions(n: usize) -> Vec<Question> {
         // Neighbours share their pictures, so that some prompts begin alike.
         let rng = &mut Rng::of(1, "cluster", (idx / 2) as u64);
         let mut question = KINDS[idx % KINDS.len()](rng);
-        if idx % 3 == 0 {
+        if idx.is_multiple_of(3) {
             question.body["stream"] = json!(false);
             question.body.as_object_mut().unwrap().remove("stream_options");
         }
