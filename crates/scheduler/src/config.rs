@@ -13,6 +13,8 @@ pub struct SchedulerConfig {
     pub max_batch_size: usize,
     /// Most token rows in one step; not less than `max_batch_size`.
     pub max_num_tokens: usize,
+    /// Fewest tokens of a prompt that are computed while the rows after them are still missing.
+    pub min_piece_tokens: usize,
     /// Most tokens of prompt and answer together.
     pub max_seq_len: usize,
     /// Most requests that wait for their turn, and apart from them most imports.

@@ -96,11 +96,13 @@ impl Scheduler {
         }
     }
 
-    /// Rows of a sequence that may be computed now.
-    fn n_rows_ready(&self, rank: Rank) -> usize {
+    /// Rows of a sequence that may be computed now. A short piece before missing rows waits for
+    /// them: a step of a few rows takes nearly as long as one of many, and the rows wait behind it.
+    pub(crate) fn n_rows_ready(&self, rank: Rank) -> usize {
         let Some(seq) = self.seqs.get(&rank) else { return 0 };
         let rows_end = self.requests.get(&seq.request).map_or(0, |r| r.rows_end(seq.n_computed));
-        rows_end.min(seq.tokens.len()).saturating_sub(seq.n_computed)
+        let n_ready = rows_end.min(seq.tokens.len()).saturating_sub(seq.n_computed);
+        if rows_end != usize::MAX && n_ready < self.cfg.min_piece_tokens { 0 } else { n_ready }
     }
 
     /// Gives a waiting sequence a place in the batch, if there is one and blocks for all its

@@ -60,11 +60,9 @@ impl Scheduler {
         self.waiting.last_holder(rank)
     }
 
-    /// Whether the next row of a sequence needs an embedding that is not at hand.
+    /// Whether a sequence waits for embeddings that are not at hand.
     fn is_stuck(&self, rank: Rank) -> bool {
-        let seq = &self.seqs[&rank];
-        let request = self.requests.get(&seq.request);
-        request.is_some_and(|request| request.rows_end(seq.n_computed) <= seq.n_computed)
+        !self.can_finish(rank) && self.n_rows_ready(rank) == 0
     }
 
     /// Takes a sequence's blocks and its place. A submitted one waits for its next turn, an

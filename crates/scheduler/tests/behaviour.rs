@@ -22,6 +22,7 @@ impl Bench {
             n_blocks: 16,
             max_batch_size: 4,
             max_num_tokens: 8,
+            min_piece_tokens: 1,
             max_seq_len: 64,
             max_queue_len: 8,
             reuse_blocks: true,
@@ -134,6 +135,18 @@ fn chunks_stop_at_missing_rows_and_others_pass() {
     bench.check_step(&[(2, 3, 2)]);
     bench.scheduler.supply(RequestId(1), 0);
     bench.check_step(&[(2, 5, 1), (1, 5, 7)]);
+}
+
+#[test]
+fn a_short_piece_waits_for_the_rows_behind_it() {
+    let mut bench = Bench::new(|cfg| cfg.min_piece_tokens = 6);
+    bench.submit(100, 12, with_picture(1));
+    bench.submit(200, 3, |_| {});
+    bench.check_pinned(1, 0, &[0]);
+    bench.check_step(&[(2, 0, 3)]);
+    bench.scheduler.supply(RequestId(1), 0);
+    bench.check_step(&[(2, 3, 1), (1, 0, 7)]);
+    bench.check_step(&[(2, 4, 1), (1, 7, 5)]);
 }
 
 #[test]

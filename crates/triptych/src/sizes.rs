@@ -7,6 +7,10 @@ use models::ModelSpec;
 use tensor::{DType, KvLayout};
 use types::Result;
 
+/// A shorter beginning of a prompt waits for the rows behind it: a step of a few rows takes nearly as
+/// long as one of these.
+const MIN_PIECE_TOKENS: usize = 64;
+
 /// Largest KV pool that is taken without being asked for.
 const KV_BYTES_MAX: usize = 4 << 30;
 
@@ -30,6 +34,7 @@ pub(crate) fn engine_config(config: &WorkerConfig, spec: &ModelSpec) -> Result<E
         n_blocks: n_blocks(args, spec),
         max_batch_size: args.max_batch_size,
         max_num_tokens,
+        min_piece_tokens: MIN_PIECE_TOKENS,
         max_seq_len,
         max_queue_len: config.queue_len_max,
         reuse_blocks: args.kv_cache.enable_block_reuse,

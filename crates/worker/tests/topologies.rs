@@ -130,6 +130,7 @@ fn sizes(fixture: &Fixture, n_blocks: usize) -> EngineConfig {
             n_blocks,
             max_batch_size: 16,
             max_num_tokens: 96,
+            min_piece_tokens: 1,
             max_seq_len: 512,
             max_queue_len: 1024,
             reuse_blocks: true,

@@ -77,6 +77,7 @@ pub(crate) fn config(model: &Arc<dyn Model>, setup: Setup) -> EngineConfig {
             n_blocks: setup.n_blocks,
             max_batch_size: setup.max_batch_size,
             max_num_tokens: setup.max_num_tokens,
+            min_piece_tokens: 1,
             max_seq_len: model.spec().max_seq_len,
             max_queue_len: 64,
             reuse_blocks: setup.reuse_blocks,

@@ -67,6 +67,7 @@ impl World {
             n_blocks: random.between(3, 96 / block_size + 3),
             max_batch_size,
             max_num_tokens: max_batch_size + random.between(0, 24),
+            min_piece_tokens: random.between(1, 8),
             max_seq_len: random.between(16, 64),
             max_queue_len: random.between(2, 12),
             reuse_blocks: !random.one_in(8),
