@@ -31,18 +31,24 @@ const SLOW: [&str; 8] = [
 /// Where a request is when its client leaves.
 struct Moment {
     name: &'static str,
-    /// The worker that is at work then, and the gauge that shows it.
+    /// The worker that is at work then, and what it counts more of than before the request.
     worker: char,
-    gauge: &'static str,
+    sign: &'static str,
     /// Events that the client reads before.
     n_events: usize,
 }
 
 const MOMENTS: [Moment; 4] = [
-    Moment { name: "while encoding", worker: 'e', gauge: "triptych_embedding_bytes", n_events: 0 },
-    Moment { name: "in prefill", worker: 'p', gauge: "triptych_running_sequences", n_events: 0 },
-    Moment { name: "after a token", worker: 'd', gauge: "triptych_calls", n_events: 1 },
-    Moment { name: "in decode", worker: 'd', gauge: "triptych_running_sequences", n_events: 10 },
+    Moment { name: "while encoding", worker: 'e', sign: "triptych_embedding_bytes", n_events: 0 },
+    // It has the rows, and begins to compute.
+    Moment {
+        name: "in prefill",
+        worker: 'p',
+        sign: "triptych_embedding_moved_bytes_total",
+        n_events: 0,
+    },
+    Moment { name: "after a token", worker: 'd', sign: "triptych_calls", n_events: 1 },
+    Moment { name: "in decode", worker: 'd', sign: "triptych_running_sequences", n_events: 10 },
 ];
 
 /// Sends a question and gives the connection.
@@ -70,7 +76,7 @@ fn read_pieces(socket: &TcpStream, n: usize) {
 #[test]
 fn a_client_that_leaves_takes_its_work_along() {
     let _turn = Turn::alone();
-    let Some(mut fleet) = Fleet::start("auto", "epd", &SLOW) else { return };
+    let Some(fleet) = Fleet::start("auto", "epd", &SLOW) else { return };
     let n_rounds = size("TRIPTYCH_TEST_LEAVINGS", 1);
     let rounds = (0..n_rounds).flat_map(|round| MOMENTS.iter().map(move |moment| (round, moment)));
     for (round, moment) in rounds {
@@ -79,11 +85,12 @@ fn a_client_that_leaves_takes_its_work_along() {
         question.body["ignore_eos"] = json!(true);
         // Nothing of the attempt before is in a cache.
         question.body["cache_salt"] = json!(format!("{round}, {}", moment.name));
+        let worker = &fleet.look_at(moment.worker).role;
+        let sign = || worker.metric(moment.sign, &[]);
+        let before = sign();
         let socket = begin(&fleet.url, &question);
         read_pieces(&socket, moment.n_events);
-        let worker = &fleet.first(moment.worker).role;
-        let is_there = || worker.metric(moment.gauge, &[]) > 0.0;
-        assert!(becomes_true(PATIENCE, is_there), "{} was not seen", moment.name);
+        assert!(becomes_true(PATIENCE, || sign() > before), "{} was not seen", moment.name);
         drop(socket);
         let took = fleet.expect_idle(WITHIN);
         println!("{}: all given back after {took:.2?}", moment.name);
@@ -91,7 +98,7 @@ fn a_client_that_leaves_takes_its_work_along() {
     // While an encoder works, prefill has been called as well; after the first token, decode may
     // not have been called yet.
     let count = |worker: &Worker| worker.role.metric("triptych_cancellations_total", &[]);
-    let counts = ['p', 'd'].map(|letter| count(fleet.first(letter)));
+    let counts = ['p', 'd'].map(|letter| count(fleet.look_at(letter)));
     println!("cancellations of prefill and decode: {counts:?}");
     assert!(counts.iter().all(|&count| count >= n_rounds as f64), "{counts:?}");
 }
@@ -107,7 +114,8 @@ fn a_worker_that_is_asked_to_leave_breaks_nothing_off() {
     let load = Load::start(&fleet.url, &sheet, 8);
     load.expect_more(8);
     let leaving = fleet.first('d');
-    assert!(becomes_true(PATIENCE, || leaving.role.metric("triptych_running_sequences", &[]) > 0.0));
+    let runs = || leaving.role.metric("triptych_running_sequences", &[]) > 0.0;
+    assert!(becomes_true(PATIENCE, runs), "it was never at work");
     let asked_to = Instant::now();
     leaving.role.process.signal(Signal::Term);
     let status = leaving.role.process.expect_end();

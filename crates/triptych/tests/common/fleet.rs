@@ -147,6 +147,11 @@ impl Fleet {
         Self { url: frontend.url(), frontend, workers, cluster }
     }
 
+    /// The first worker with this letter, to look at.
+    pub(crate) fn look_at(&self, letter: char) -> &Worker {
+        self.workers.iter().find(|worker| worker.letter == letter).expect("such a worker")
+    }
+
     /// The first worker with this letter.
     pub(crate) fn first(&mut self, letter: char) -> &mut Worker {
         self.workers.iter_mut().find(|worker| worker.letter == letter).expect("such a worker")
