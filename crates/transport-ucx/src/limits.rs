@@ -1,14 +1,18 @@
 //! Every limit of this transport: how long it waits, and how much of anything it takes.
 
+use crate::patience::Patience;
 use std::time::Duration;
 
-/// Longest time that a reader waits without a piece of its read arriving. A transfer as a whole
-/// has no deadline.
-pub(crate) const STALL_MAX: Duration = Duration::from_secs(5);
+/// How long a reader waits without a piece of its read arriving. A transfer as a whole has no
+/// deadline. While bytes move, 64 MiB of pieces ([`PIECES_BYTES_MAX`]) may take this long, on a way
+/// that is slow or on a machine that is overloaded: 3 MB/s.
+pub(crate) const READER_PATIENCE: Patience =
+    Patience { idle: Duration::from_secs(5), busy: Duration::from_secs(20) };
 
-/// Longest time that an owner keeps memory for a reader who fetches none of it. Longer than the
-/// reader's patience, so that in the rule the reader ends it.
-pub(crate) const OWNER_STALL_MAX: Duration = Duration::from_secs(10);
+/// How long an owner keeps memory for a reader who fetches none of it. Longer than the reader's
+/// patience, so that in the rule the reader ends it.
+pub(crate) const OWNER_PATIENCE: Patience =
+    Patience { idle: Duration::from_secs(10), busy: Duration::from_secs(30) };
 
 /// Longest time for a connection to be made, for each address of a host.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -30,6 +34,9 @@ pub(crate) const CLOSE_TICK: Duration = Duration::from_millis(1);
 
 /// How often the clock is looked at while anything is under way.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// A tick that is this late was late because the process stood still or got no processor.
+pub(crate) const ABSENCE_MIN: Duration = Duration::from_secs(1);
 
 /// How long the thread looks for more to do before it sleeps. Waking it costs tens of
 /// microseconds, and the parts of a transfer follow each other faster than that.
@@ -65,13 +72,13 @@ pub(crate) const N_SOURCES_MAX: usize = 65_536;
 /// Pieces that an owner has on their way to one reader at a time.
 pub(crate) const N_PIECES_MAX: usize = 16;
 
-/// Bytes of the pieces that an owner has on their way to one reader at a time, beyond which the next
-/// waits. UCX shares the way among them, so all may end as late as the last: with this many, a way
-/// of 20 MB/s still shows progress within [`STALL_MAX`].
+/// Bytes of the pieces that an owner has on their way to one reader at a time, beyond which the
+/// next waits. UCX shares the way among them, so all may end as late as the last: see
+/// [`READER_PATIENCE`].
 pub(crate) const PIECES_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of one piece: large enough for the full speed of a link, small enough to arrive well
-/// within [`STALL_MAX`] and to be worth giving up between two.
+/// within the [`READER_PATIENCE`] and to be worth giving up between two.
 pub(crate) const PIECE_BYTES_MAX: usize = 16 << 20;
 
 /// Up to this many bytes travel inside the message that announces them. They fit into one packet

@@ -1,6 +1,7 @@
 //! What an owner does for one reader, as a state machine: it calls nothing and knows no clock.
 
-use crate::limits::{N_PIECES_MAX, N_READS_MAX, OWNER_STALL_MAX, PIECES_BYTES_MAX};
+use crate::limits::{N_PIECES_MAX, N_READS_MAX, OWNER_PATIENCE, PIECES_BYTES_MAX};
+use crate::patience::Clock;
 use crate::runs::{Outbox, Place};
 use crate::wire::Request;
 use planes::{LeaseTable, LeasedMemory, Region};
@@ -131,7 +132,7 @@ impl Owner {
     }
 
     /// Whether the reader has fetched nothing for too long.
-    pub(crate) fn is_stalled(&self, now: Instant) -> bool {
-        self.is_busy() && now.duration_since(self.last_progress) > OWNER_STALL_MAX
+    pub(crate) fn is_stalled(&self, clock: Clock) -> bool {
+        self.is_busy() && OWNER_PATIENCE.is_over(self.last_progress, clock)
     }
 }

@@ -1,7 +1,8 @@
 //! What a reader does with one owner, as a state machine: it calls nothing and knows no clock.
 
-use crate::limits::{N_READS_MAX, N_READS_WAITING_MAX, STALL_MAX};
+use crate::limits::{N_READS_MAX, N_READS_WAITING_MAX, READER_PATIENCE};
 use crate::lost;
+use crate::patience::Clock;
 use crate::runs::{Place, is_whole, landing, plan};
 use crate::wire::Request;
 use futures::channel::oneshot;
@@ -192,8 +193,8 @@ impl Reader {
 
     /// Whether the owner has kept somebody waiting for too long. It serves in the order of asking,
     /// so progress of an earlier read is progress of the later ones.
-    pub(crate) fn is_stalled(&self, now: Instant) -> bool {
-        let is_old = |moment: Instant| now.duration_since(moment) > STALL_MAX;
+    pub(crate) fn is_stalled(&self, clock: Clock) -> bool {
+        let is_old = |moment: Instant| READER_PATIENCE.is_over(moment, clock);
         let mut latest = None;
         let mut is_kept_waiting = |reading: &Reading| {
             latest = latest.max(Some(reading.last_progress));
