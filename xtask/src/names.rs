@@ -13,7 +13,8 @@ const DEFINITIONS: &[&str] = &["fn ", "struct ", "enum ", "trait ", "const ", "t
 const SPANS_TOLD: &str = "docs/life-of-a-request.md";
 const SPANS_OPENED: &[&str] = &["crates/router/src/", "crates/worker/src/"];
 const SPANS_FENCE: &str = "```spans";
-const SPAN_MACRO: &str = "info_span!(";
+/// Of every level (`info_span`, `debug_span`).
+const SPAN_MACRO: &str = "_span!(";
 
 /// Items that a document names and the code has not.
 pub fn unknown_items(workspace: &Workspace, file: &TextFile) -> Vec<String> {

@@ -7,8 +7,8 @@ use models::ModelSpec;
 use tensor::{DType, KvLayout};
 use types::Result;
 
-/// A shorter beginning of a prompt waits for the rows behind it: a step of a few rows takes nearly as
-/// long as one of these.
+/// A shorter beginning of a prompt waits for the rows behind it: a step of a few rows takes nearly
+/// as long as one of these.
 const MIN_PIECE_TOKENS: usize = 64;
 
 /// Largest KV pool that is taken without being asked for.
