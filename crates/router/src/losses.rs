@@ -1,7 +1,6 @@
 //! The workers that a request has lost, none of which it asks a second time.
 
-use crate::route::Route;
-use types::{Error, ErrorKind, InstanceId, Result};
+use types::{Error, InstanceId, Result};
 
 /// Workers that may be lost under a request before it fails.
 const N_LOST_MAX: usize = 3;
@@ -30,43 +29,23 @@ impl Losses {
         Ok(())
     }
 
-    /// Errors: `route` leads to a lost worker again, so there is no other in its role.
-    pub(crate) fn check(&self, route: &Route) -> Result<()> {
-        let stages = route.encode.iter().map(|share| ("encode ", &share.encoder));
-        let prefill = if route.decode.is_some() { "prefill " } else { "" };
-        let stages = stages.chain([(prefill, &route.prefill)]);
-        for (role, instance) in stages.chain(route.decode.iter().map(|found| ("decode ", found))) {
-            let lost = self.0.iter().find(|loss| loss.worker == Some(instance.id));
-            if let Some(Loss { failure, .. }) = lost {
-                let model = &instance.model;
-                let message =
-                    format!("the only {role}worker for the model `{model}` was lost: {failure}");
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
-        }
-        Ok(())
+    /// Whether this worker is one of them.
+    pub(crate) fn has(&self, id: InstanceId) -> bool {
+        self.0.iter().any(|loss| loss.worker == Some(id))
+    }
+
+    /// `missing` is the error for want of a worker; what was lost before tells why.
+    pub(crate) fn explain(&self, missing: Error) -> Error {
+        let Some(Loss { failure, .. }) = self.0.last() else { return missing };
+        let message = format!("{}, because the last one was lost: {failure}", missing.message);
+        Error { message, ..missing }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use planes::{Address, Instance};
-    use types::content::Digest;
-    use types::stage::Stages;
-
-    fn instance(id: u128) -> Instance {
-        Instance {
-            id: InstanceId(id),
-            model: "m".into(),
-            card: Digest::default(),
-            stages: Stages::ALL,
-            address: Address(id.to_string()),
-            transports: Vec::new(),
-            kv: None,
-            encode_endpoint: None,
-        }
-    }
+    use types::ErrorKind;
 
     fn loss(worker: Option<u128>) -> Loss {
         let failure = Error::new(ErrorKind::PeerLost, "silence");
@@ -74,20 +53,17 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_worker_is_not_asked_again() {
+    fn a_lost_worker_is_known_and_tells_why_one_is_missing() {
         let mut losses = Losses::default();
-        let route = |prefill, decode| Route {
-            encode: Vec::new(),
-            prefill: instance(prefill),
-            decode: Some(instance(decode)),
-        };
+        let missing = || Error::new(ErrorKind::Unavailable, "no decode worker is there");
+        assert_eq!(losses.explain(missing()), missing());
         losses.add(loss(None)).unwrap();
         losses.add(loss(Some(2))).unwrap();
-        assert!(losses.check(&route(1, 3)).is_ok());
-        let refused = losses.check(&route(1, 2)).unwrap_err();
-        assert_eq!(refused.kind, ErrorKind::Unavailable);
-        assert!(refused.message.contains("the only decode worker"), "{refused}");
-        assert!(losses.check(&route(2, 1)).is_err());
+        assert!(losses.has(InstanceId(2)) && !losses.has(InstanceId(1)));
+        let explained = losses.explain(missing());
+        assert_eq!(explained.kind, ErrorKind::Unavailable);
+        let words = "no decode worker is there, because the last one was lost: silence";
+        assert_eq!(explained.message, words);
     }
 
     #[test]

@@ -121,18 +121,20 @@ impl Members {
         if tellers.is_empty() { Err(no_such_model(model)) } else { Ok(tellers) }
     }
 
-    /// The instances for a request whose prompt was made by `card`, counted as running it.
+    /// The instances for a request of `model` whose prompt was made by `card`, counted as running
+    /// it; none of those that `is_lost` to it.
     ///
     /// Errors: `Unavailable`, with the role that is missing.
     pub(crate) fn route(
         &self,
-        model: &str,
-        card: Digest,
+        (model, card): (&str, Digest),
         n_media: usize,
+        is_lost: impl Fn(InstanceId) -> bool,
     ) -> Result<(Route, Counted)> {
         let table = lock(&self.table);
         let has_card = |set: &Vec<Candidate>| set.iter().any(|it| it.instance.card == card);
-        let set = table.sets(model).into_iter().find(has_card).unwrap_or_default();
+        let mut set = table.sets(model).into_iter().find(has_card).unwrap_or_default();
+        set.retain(|candidate| !is_lost(candidate.instance.id));
         let route = route(&set, n_media).map_err(|stage| lacks(model, stage))?;
         let counted = table.count(&route);
         Ok((route, counted))
@@ -315,8 +317,11 @@ mod tests {
     async fn the_first_snapshot_is_waited_for() {
         let members = Members::watch(&LateSnapshot, Duration::from_secs(60)).await.unwrap();
         let card = Digest::default();
-        assert!(members.route("m", card, 1).is_ok());
-        let failure = |model, card| members.route(model, card, 1).err().map(|it| it.kind);
+        assert!(members.route(("m", card), 1, |_| false).is_ok());
+        let lost = members.route(("m", card), 1, |id| id == InstanceId(1));
+        assert!(lost.err().unwrap().message.contains("no prefill worker"));
+        let failure =
+            |model, card| members.route((model, card), 1, |_| false).err().map(|it| it.kind);
         assert_eq!(failure("other", card), Some(ErrorKind::Unavailable));
         assert_eq!(failure("m", Digest([1; 32])), Some(ErrorKind::Unavailable));
         let unknown = members.tellers_of("other", |_| false).unwrap_err();

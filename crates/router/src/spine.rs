@@ -61,9 +61,12 @@ async fn run_stages(
     progress: &mut Progress,
 ) -> Passed<()> {
     let n_media = attempt.request.media.len();
-    let plan = || shared.members.route(&attempt.request.model, attempt.request.card, n_media);
+    let plan = || {
+        let (model, card) = (&attempt.request.model, attempt.request.card);
+        let route = shared.members.route((model, card), n_media, |id| losses.has(id));
+        route.map_err(|missing| losses.explain(missing))
+    };
     let (route, counted) = debug_span!("plan").in_scope(plan)?;
-    losses.check(&route)?;
     let passage = Passage { shared, attempt, place, route };
     let encoded = passage.encode().await?;
     let reserved = passage.reserve(&encoded.items).await?;

@@ -15,10 +15,9 @@ use wire::message::{Medium, MediumSource};
 pub(crate) async fn fetch(shared: &Shared, medium: &Medium) -> Result<Bytes> {
     let fetched =
         fetch_source(shared, &medium.source).instrument(debug_span!("encode.fetch")).await;
-    fetched.map_err(|failure| match failure.kind {
-        // No fault of the medium's.
-        ErrorKind::PeerLost | ErrorKind::Internal => failure,
-        _ => failure.at(&medium.param),
+    fetched.map_err(|failure| {
+        let is_ours = matches!(failure.kind, ErrorKind::PeerLost | ErrorKind::Internal);
+        if is_ours { failure } else { failure.at(&medium.param) }
     })
 }
 

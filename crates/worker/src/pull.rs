@@ -31,12 +31,13 @@ pub(crate) async fn rows(
 /// one that does not know what it promised because it began anew, are both lost; and that peers
 /// refuse each other is no fault of the client's.
 pub(crate) fn of_peer(failure: Error) -> Error {
-    let kind = match failure.kind {
-        ErrorKind::Unavailable | ErrorKind::NotFound => ErrorKind::PeerLost,
-        ErrorKind::Forbidden => ErrorKind::Internal,
-        kind => kind,
-    };
-    Error { kind, ..failure }
+    if matches!(failure.kind, ErrorKind::Unavailable | ErrorKind::NotFound) {
+        return Error { kind: ErrorKind::PeerLost, ..failure };
+    }
+    if failure.kind == ErrorKind::Forbidden {
+        return Error { kind: ErrorKind::Internal, ..failure };
+    }
+    failure
 }
 
 async fn pull_rows(shared: &Shared, ticket: &Ticket, into: SlabRange) -> Result<Arc<SlabRange>> {
