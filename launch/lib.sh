@@ -59,6 +59,16 @@ need_protoc() {
 # built PROFILE PROGRAM: the path of what cargo built.
 built() { printf '%s/%s/%s' "${CARGO_TARGET_DIR:-target}" "$1" "$2"; }
 
+# need_programs: sets BIN_FOLDER, unless somebody did, to where the programs are that this builds.
+need_programs() {
+  if [ -z "${BIN_FOLDER:-}" ]; then
+    say "building"
+    cargo build --release -p triptych
+    BIN_FOLDER=$(built release .)
+  fi
+  export BIN_FOLDER
+}
+
 # is_free PORT: whether nobody listens on it on this machine.
 is_free() { ! (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 

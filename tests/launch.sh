@@ -17,7 +17,7 @@ right_answer='From left to right: a yellow star, a green triangle, an orange cir
 main() {
   need_rust
   need curl curl "to ask the servers"
-  build
+  need_programs
   folder=$(mktemp -d)
   trap clean_up EXIT
   trap 'exit 143' TERM
@@ -29,15 +29,6 @@ main() {
   ctrl_c
   refusals
   say "launch scripts: all as promised"
-}
-
-build() {
-  if [ -z "${BIN_FOLDER:-}" ]; then
-    say "building"
-    cargo build --release -p triptych
-    BIN_FOLDER=$(built release .)
-  fi
-  export BIN_FOLDER
 }
 
 # begin SCRIPT ARGUMENT...: in the background; sets `script` and `output`.

@@ -21,7 +21,7 @@ main() {
   need wrk wrk "to send more requests a second than a script can"
   need iperf3 iperf3 "to compare transfers over TCP with"
   need ucx_perftest ucx-utils "to compare transfers over UCX with"
-  build
+  need_programs
   folder=$(mktemp -d)
   trap clean_up EXIT
   trap 'exit 143' TERM
@@ -32,15 +32,6 @@ main() {
   mock_throughput epd.sh
   overhead
   transfers
-}
-
-build() {
-  if [ -z "${BIN_FOLDER:-}" ]; then
-    say "building"
-    cargo build --release -p triptych
-    BIN_FOLDER=$(built release .)
-  fi
-  export BIN_FOLDER
 }
 
 # begin SCRIPT ARGUMENT...: a pattern in the background, ready when this returns; sets `url`.
