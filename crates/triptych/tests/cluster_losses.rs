@@ -76,6 +76,23 @@ fn a_worker_that_dies_costs_no_answer_where_another_is() {
 }
 
 #[test]
+fn prefill_encodes_itself_when_the_only_encoder_dies() {
+    if !are_installed() {
+        return;
+    }
+    let _turn = Turn::beside_others();
+    let sheet = mixed_sheet();
+    let Some(mut fleet) = Fleet::start("auto", "eqd", &[]) else { return };
+    let load = Load::start(&fleet.url, &sheet, N_CLIENTS);
+    load.expect_more(N_CLIENTS);
+    fleet.first('e').role.kill();
+    load.expect_more(2 * N_CLIENTS);
+    report("the only encoder killed, prefill has a tower", &sheet, &load.finish());
+    fleet.workers.retain(|worker| worker.letter != 'e');
+    fleet.expect_idle(RELEASE_TIME);
+}
+
+#[test]
 fn the_last_of_a_role_that_dies_is_missed_by_name_until_it_is_back() {
     if !are_installed() {
         return;
