@@ -23,7 +23,6 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::thread;
 use std::time::{Duration, Instant};
 use types::{Error, ErrorKind, Result};
 
@@ -166,9 +165,6 @@ impl Core {
                 None => self.is_busy().then_some(TICK),
             };
             self.look_around(at_most);
-        } else if !has_heard {
-            // A full queue makes no event of being emptied, and the peer needs a processor for it.
-            thread::yield_now();
         }
         self.shared.bell.wake();
     }
@@ -204,8 +200,9 @@ impl Core {
 
     fn tick(&mut self, now: Instant) {
         if now.duration_since(self.last_tick) > ABSENCE_MIN {
-            // It was we who stood still; what peers did meanwhile has yet to be seen.
+            // It was we who stood still; what happened meanwhile has yet to be seen.
             self.last_moved = now;
+            self.closing_since = self.closing_since.map(|_| now);
         }
         self.last_tick = now;
         self.look_around(Some(Duration::ZERO));

@@ -23,6 +23,13 @@ pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 /// Longest time that UCX is given to end what is under way when the transport is dropped.
 pub(crate) const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
+/// Longest time that copies under way are given to end before a worker is destroyed.
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Calls of UCX's progress without any, after which no copy is under way: each call ends one at
+/// least of every peer's, of which there are [`N_PIECES_MAX`], and does not count those that fail.
+pub(crate) const N_IDLE_CALLS: usize = 64 * N_PIECES_MAX;
+
 /// Times that a read is begun: its pair may end for a reason that is not its owner's.
 pub(crate) const N_ATTEMPTS_MAX: usize = 2;
 

@@ -4,7 +4,7 @@
 //! nothing is entered twice. Values of this module stay in the thread that made them (they are
 //! not `Send`). Must not know what messages mean.
 
-use crate::limits::EAGER_BYTES_MAX;
+use crate::limits::{DRAIN_MAX, EAGER_BYTES_MAX, N_IDLE_CALLS};
 use crate::settings::Settings;
 use crate::wire::{BODY_BYTES_MAX, KINDS};
 use std::cell::RefCell;
@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::time::Instant;
 use types::{Error, ErrorKind, Result};
 use ucx_sys::*;
 
@@ -333,6 +334,10 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        // UCX ends the process if a worker is destroyed while CMA still has something to copy. It
+        // copies a part in every call, and what is announced meanwhile is not taken up.
+        let give_up = Instant::now() + DRAIN_MAX;
+        while (0..N_IDLE_CALLS).any(|_| self.progress()) && Instant::now() < give_up {}
         // What was announced and not looked at is given back before the worker goes.
         while let Some(event) = self.next_event() {
             if let Event::Message { body: Body::Announced(announced), .. } = event {
