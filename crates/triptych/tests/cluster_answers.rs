@@ -1,5 +1,5 @@
 //! Every topology of separate processes, over every transport, gives the answers of one process,
-//! token for token.
+//! token for token. `TRIPTYCH_TEST_REQUESTS` says how many questions.
 
 mod common;
 

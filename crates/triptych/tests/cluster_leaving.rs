@@ -1,4 +1,5 @@
-//! Those who leave: clients, from every stage; and a worker that is asked to, under load.
+//! Those who leave: clients, from every stage, `TRIPTYCH_TEST_LEAVINGS` times; and a worker that is
+//! asked to, under load.
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Two encode, three prefill and two decode workers under load: nothing is lost, nothing hangs,
-//! nothing is left behind, and memory does not grow.
+//! nothing is left behind, and memory does not grow. `TRIPTYCH_TEST_STREAM_REQUESTS` says how many
+//! requests follow the burst.
 
 mod common;
 
