@@ -101,13 +101,14 @@ impl Members {
     /// known, then those that together lack no role. Whoever registers under a name that others
     /// serve as well may be in error, or a stranger.
     ///
-    /// Errors: `NotFound` when there is none.
+    /// Errors: `Unavailable` when there is none any more, `NotFound` when there never was.
     pub(crate) fn tellers_of(
         &self,
         model: &str,
         is_known: impl Fn(&Digest) -> bool,
     ) -> Result<Vec<Instance>> {
-        let mut sets = lock(&self.table).sets(model);
+        let table = lock(&self.table);
+        let mut sets = table.sets(model);
         sets.sort_by_cached_key(|set| {
             let instances: Vec<Instance> = set.iter().map(|it| it.instance.clone()).collect();
             let is_new = !instances.first().is_some_and(|instance| is_known(&instance.card));
@@ -118,7 +119,11 @@ impl Members {
             set.truncate(N_TELLERS_PER_CARD);
         }
         let tellers: Vec<Instance> = sets.into_iter().flatten().map(|it| it.instance).collect();
-        if tellers.is_empty() { Err(no_such_model(model)) } else { Ok(tellers) }
+        match tellers.is_empty() {
+            false => Ok(tellers),
+            true if table.created_s.contains_key(model) => Err(lacks(model, Stage::Prefill)),
+            true => Err(no_such_model(model)),
+        }
     }
 
     /// The instances for a request of `model` whose prompt was made by `card`, counted as running

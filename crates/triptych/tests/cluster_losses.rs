@@ -243,7 +243,7 @@ fn the_only_worker_that_stands_still_fails_its_requests_soon() {
         return;
     }
     let _turn = Turn::beside_others();
-    let Some(fleet) = Fleet::start("auto", "w", &[]) else { return };
+    let Some(mut fleet) = Fleet::start("auto", "w", &[]) else { return };
     let worker: &Worker = &fleet.workers[0];
     let (asker, question) = (Asker::new(&fleet.url), long_greeting(1500));
     let asking = std::thread::spawn(move || asker.time(0, &question));
@@ -262,4 +262,9 @@ fn the_only_worker_that_stands_still_fails_its_requests_soon() {
     let [shapes, _] = two_samples();
     let is_back = || asker.ask(&shapes).is_ok_and(|answer| Some(answer.text) == shapes.expected);
     assert!(becomes_true(PATIENCE, is_back), "it is not back");
+    // A model whose last worker is gone is missed, not unknown.
+    fleet.first('w').role.kill();
+    fleet.frontend.expect_lack("no worker has registered");
+    let refusal = asker.ask(&shapes).unwrap_err();
+    assert_eq!(refusal.status, Some(503), "{refusal:?}");
 }
