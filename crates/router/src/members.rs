@@ -21,6 +21,9 @@ use types::{Error, ErrorKind, InstanceId, Result};
 /// How long an instance whose call failed is passed over; discovery notices a death as soon.
 const SUSPICION: Duration = Duration::from_secs(3);
 
+/// Models whose first sight is remembered; whoever registers more of them is no user of this system.
+const N_MODELS_REMEMBERED: usize = 1024;
+
 /// Instances that are asked for one card before the next card's turn.
 const N_TELLERS_PER_CARD: usize = 8;
 
@@ -179,7 +182,9 @@ impl Table {
 
     fn join(&mut self, instance: Instance) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
-        self.created_s.entry(instance.model.clone()).or_insert(now);
+        if self.created_s.len() < N_MODELS_REMEMBERED {
+            self.created_s.entry(instance.model.clone()).or_insert(now);
+        }
         match self.members.entry(instance.id) {
             Entry::Occupied(mut known) => known.get_mut().instance = instance,
             Entry::Vacant(place) => {
