@@ -1,10 +1,10 @@
 //! Bulk bytes over UCX.
 //!
 //! A reader and an owner first meet over TCP, where both prove that they have the cluster's key
-//! ([`handshake`]); then each knows how UCX reaches the other, and they are a *pair*. The reader
+//! (`handshake`); then each knows how UCX reaches the other, and they are a *pair*. The reader
 //! asks by an active message, the owner pins the lease and announces pieces of memory, and the
-//! reader fetches them into its destination ([`wire`] has the messages, [`runs`] the cutting).
-//! One thread owns UCX and all that belongs to it ([`core`]); it keeps the memory of every
+//! reader fetches them into its destination (`wire` has the messages, `runs` the cutting).
+//! One thread owns UCX and all that belongs to it (`core`); it keeps the memory of every
 //! operation until UCX says that the operation has ended.
 //!
 //! Must not know what the bytes are.
