@@ -1,7 +1,7 @@
 //! Bulk bytes over TCP, by blocking threads of its own.
 //!
 //! An owner has one listener for all its lease tables and a thread for each connection; it sends
-//! straight from the leased memory. A reader has a few connections to each owner ([`lane`]), whose
+//! straight from the leased memory. A reader has a few connections to each owner (`lane`), whose
 //! threads receive straight into the destination. Threads reach what an asynchronous runtime
 //! reaches here, and copies of megabytes hold up nobody's tasks.
 //!
