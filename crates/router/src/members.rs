@@ -21,7 +21,7 @@ use types::{Error, ErrorKind, InstanceId, Result};
 /// How long an instance whose call failed is passed over; discovery notices a death as soon.
 const SUSPICION: Duration = Duration::from_secs(3);
 
-/// Models whose first sight is remembered; whoever registers more of them is no user of this system.
+/// Models whose first sight is remembered; who registers more of them is no user of this system.
 const N_MODELS_REMEMBERED: usize = 1024;
 
 /// Instances that are asked for one card before the next card's turn.
