@@ -147,9 +147,7 @@ impl Members {
         let counted = table.count(&route);
         Ok((route, counted))
     }
-}
 
-impl Members {
     /// A call to this instance has failed: others come first for a while.
     pub(crate) fn suspect(&self, id: InstanceId) {
         if let Some(member) = lock(&self.table).members.get_mut(&id) {
