@@ -1,17 +1,24 @@
-//! One plain allocation that peers may read: zeroed lazily, page aligned, freed as a whole.
+//! One plain allocation that peers may read: page aligned, freed as a whole.
 
+use crate::cuda::Allocation;
 use memmap2::MmapMut;
 use std::fmt;
 use std::sync::Arc;
 use types::{Error, ErrorKind, Result};
 
-/// A span of host memory, handed around by raw address; who may touch which bytes is decided by
-/// those who divide it ([`crate::Slab`], [`crate::KvPool`]).
+/// A span of memory of the host or of a GPU, handed around by raw address; who may touch which
+/// bytes is decided by those who divide it ([`crate::Slab`], [`crate::KvPool`]).
 pub struct Arena {
-    /// Owns the memory until the last reference is dropped.
-    _map: MmapMut,
+    memory: Memory,
     base: *mut u8,
     n_bytes: usize,
+}
+
+/// Owns the memory until the last reference is dropped.
+enum Memory {
+    /// Zeroed lazily.
+    Host(#[expect(dead_code, reason = "held for its drop")] MmapMut),
+    Gpu(#[expect(dead_code, reason = "held for its drop")] Allocation),
 }
 
 // SAFETY: the arena only hands out an address; whoever dereferences it must hold the bytes
@@ -30,12 +37,23 @@ impl Arena {
             Error::new(ErrorKind::Unavailable, message)
         })?;
         let base = map.as_mut_ptr();
-        Ok(Arc::new(Self { _map: map, base, n_bytes }))
+        Ok(Arc::new(Self { memory: Memory::Host(map), base, n_bytes }))
     }
 
-    /// Address of the first byte; at least 64-byte aligned.
+    /// Hands around what was reserved on a GPU.
+    pub(crate) fn on_gpu(allocation: Allocation) -> Arc<Self> {
+        let (base, n_bytes) = (allocation.address() as *mut u8, allocation.n_bytes());
+        Arc::new(Self { memory: Memory::Gpu(allocation), base, n_bytes })
+    }
+
+    /// Address of the first byte; at least 64-byte aligned. Only the host's may be dereferenced.
     pub fn base(&self) -> *mut u8 {
         self.base
+    }
+
+    /// Whether the host can read and write it.
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.memory, Memory::Host(_))
     }
 
     /// Size in bytes.

@@ -13,13 +13,15 @@ pub enum DType {
     F16,
     /// Unsigned bytes (pixels).
     U8,
+    /// Unsigned 32-bit numbers (tokens, positions, indices).
+    U32,
 }
 
 impl DType {
     /// Bytes of one element.
     pub fn n_bytes(self) -> usize {
         match self {
-            Self::F32 => 4,
+            Self::F32 | Self::U32 => 4,
             Self::Bf16 | Self::F16 => 2,
             Self::U8 => 1,
         }
@@ -32,6 +34,7 @@ impl DType {
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
             Self::U8 => "u8",
+            Self::U32 => "u32",
         }
     }
 }
@@ -53,4 +56,7 @@ impl Element for f16 {
 }
 impl Element for u8 {
     const DTYPE: DType = DType::U8;
+}
+impl Element for u32 {
+    const DTYPE: DType = DType::U32;
 }

@@ -3,6 +3,7 @@
 //! it.
 
 use crate::arena::Arena;
+use crate::device::Device;
 use crate::dtype::DType;
 use std::sync::Arc;
 use types::Result;
@@ -18,7 +19,7 @@ pub struct KvLayout {
     pub n_kv_heads: usize,
     /// Elements of one key or value.
     pub head_dim: usize,
-    /// Element type; f32 on the CPU.
+    /// Element type: the device's compute type.
     pub dtype: DType,
 }
 
@@ -51,11 +52,24 @@ pub struct KvPool {
 }
 
 impl KvPool {
-    /// A pool of zeros.
+    /// A pool of zeros in host memory.
     ///
     /// Errors: the system has not that much memory.
     pub fn new(layout: KvLayout, n_blocks: usize) -> Result<Self> {
         let arena = Arena::host(layout.block_bytes() * n_blocks)?;
+        Ok(Self { arena, layout, n_blocks })
+    }
+
+    /// A pool of zeros on a device. A GPU's arena holds one block more than the pool has, which
+    /// stands in where a recorded step has more sequences than there are.
+    ///
+    /// Errors: the device has not that much memory.
+    pub fn on(device: &Device, layout: KvLayout, n_blocks: usize) -> Result<Self> {
+        let n_spare = match device {
+            Device::Cpu(_) => 0,
+            Device::Cuda(_) => 1,
+        };
+        let arena = device.arena(layout.block_bytes() * (n_blocks + n_spare))?;
         Ok(Self { arena, layout, n_blocks })
     }
 }

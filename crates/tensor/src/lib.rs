@@ -5,6 +5,7 @@
 
 pub mod arena;
 mod buffer;
+pub mod cuda;
 pub mod device;
 pub mod dtype;
 pub mod kv;

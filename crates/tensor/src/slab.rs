@@ -48,6 +48,11 @@ impl Slab {
         self.lock().n_bytes_used
     }
 
+    /// Offset and size of everything that is free.
+    pub(crate) fn gaps(&self) -> Vec<(usize, usize)> {
+        self.lock().by_offset.iter().map(|(&offset, &n_bytes)| (offset, n_bytes)).collect()
+    }
+
     /// The arena that is divided.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
@@ -74,22 +79,29 @@ impl SlabRange {
         &self.slab
     }
 
-    /// The elements that fit into the range.
+    /// Address of the first byte: of the host or of a GPU, wherever the arena lies.
+    pub fn address(&self) -> u64 {
+        self.pointer() as u64
+    }
+
+    /// The elements that fit into the range; panics if it lies on a GPU.
     pub fn as_slice<T: Element>(&self) -> &[T] {
+        assert!(self.slab.arena.is_on_host(), "memory of a GPU was read as the host's");
         let n_elements = self.n_bytes / size_of::<T>();
         // SAFETY: the range lies in the arena, is aligned to 64 bytes, initialised (zeros at first)
         // and owned by `self`; any bit pattern is a `T` (Pod).
-        unsafe { std::slice::from_raw_parts(self.address().cast(), n_elements) }
+        unsafe { std::slice::from_raw_parts(self.pointer().cast(), n_elements) }
     }
 
-    /// The elements that fit into the range, to write.
+    /// The elements that fit into the range, to write; panics if it lies on a GPU.
     pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
+        assert!(self.slab.arena.is_on_host(), "memory of a GPU was written as the host's");
         let n_elements = self.n_bytes / size_of::<T>();
         // SAFETY: as in `as_slice`, and `&mut self` makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.address().cast(), n_elements) }
+        unsafe { std::slice::from_raw_parts_mut(self.pointer().cast(), n_elements) }
     }
 
-    fn address(&self) -> *mut u8 {
+    fn pointer(&self) -> *mut u8 {
         // SAFETY: `offset` was allocated inside the arena.
         unsafe { self.slab.arena.base().add(self.offset) }
     }

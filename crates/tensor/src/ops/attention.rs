@@ -7,50 +7,63 @@
 //! which other rows are asked for together with it.
 
 use super::misuse;
+use super::paged::PagedRows;
 use super::tile::{Panels, Rows, Sink, n_panels, product};
 use crate::device::Device;
-use crate::dtype::DType;
 use crate::kv::KvPool;
 use crate::simd::{Isa, Kernel, LANES, Lanes, launch, math};
 use crate::tensor::Tensor;
 use crate::threads::Threads;
 use types::Result;
 
-/// The queries of one sequence and where its keys are.
-#[derive(Debug, Clone, Copy)]
-pub struct PagedSeq<'a> {
-    /// Its first row among the queries.
-    pub first_row: usize,
-    /// For each of its rows, how many keys it sees.
-    pub key_counts: &'a [usize],
-    /// The blocks that hold the keys.
-    pub block_table: &'a [u32],
+/// Segments of consecutive rows that attend to themselves.
+#[derive(Debug)]
+pub struct Segments {
+    lens: Vec<usize>,
+}
+
+impl Segments {
+    /// Segments of these numbers of rows, made once for all layers.
+    ///
+    /// Errors: the device has no memory left, or fails.
+    pub fn new(_device: &Device, lens: &[usize]) -> Result<Self> {
+        Ok(Self { lens: lens.to_vec() })
+    }
+
+    /// Rows of all segments.
+    pub fn n_rows(&self) -> usize {
+        self.lens.iter().sum()
+    }
 }
 
 /// Full attention inside each segment of consecutive rows, as towers do.
 ///
-/// `qkv` is f32 `[rows, 3 · n_heads · dim]`: queries, keys, values; `segments` are numbers of rows.
+/// `qkv` is `[rows, 3 · n_heads · dim]`: queries, keys, values.
 /// Errors: shapes that do not fit.
 pub fn attention_packed(
     device: &Device,
     qkv: &Tensor,
     n_heads: usize,
-    segments: &[usize],
+    segments: &Segments,
 ) -> Result<Tensor> {
     let width = qkv.row_len() / 3;
     let fits = width * 3 == qkv.row_len() && n_heads > 0 && width.is_multiple_of(n_heads);
-    if !fits || segments.iter().sum::<usize>() != qkv.n_rows() {
+    if !fits || segments.n_rows() != qkv.n_rows() {
         return Err(misuse("attention_packed", "the segments or heads do not fit the input"));
     }
-    let Device::Cpu(threads) = device;
-    Ok(run_packed((threads, Isa::best()), qkv, n_heads, segments))
+    match device {
+        Device::Cpu(threads) => {
+            Ok(run_packed((threads, Isa::best()), qkv, n_heads, &segments.lens))
+        }
+        Device::Cuda(_) => Err(misuse("attention_packed", "not on a GPU yet")),
+    }
 }
 
 fn run_packed(on: (&Threads, Isa), qkv: &Tensor, n_heads: usize, segments: &[usize]) -> Tensor {
     let width = qkv.row_len() / 3;
     let mut out = Tensor::scratch::<f32>(&[qkv.n_rows(), width]);
     let shape = Shape { n_kv_heads: n_heads, group: 1, dim: width / n_heads };
-    let counts: Vec<usize> = segments.iter().flat_map(|&len| vec![len; len]).collect();
+    let counts: Vec<u32> = segments.iter().flat_map(|&len| vec![len as u32; len]).collect();
     let mut first_row = 0;
     let mut seqs = Vec::with_capacity(segments.len());
     for &len in segments {
@@ -65,25 +78,29 @@ fn run_packed(on: (&Threads, Isa), qkv: &Tensor, n_heads: usize, segments: &[usi
 
 /// Attention to keys in the paged cache.
 ///
-/// `q` is f32 `[rows, n_heads · dim or more]`, queries first; `layer` indexes the pool's layers.
+/// `q` is `[rows, n_heads · dim or more]`, queries first; `layer` indexes the pool's layers.
 /// Errors: shapes that do not fit, a row without keys, a table that is too short or names no block.
 pub fn attention_paged(
     device: &Device,
     q: &Tensor,
     n_heads: usize,
     (kv, layer): (&KvPool, usize),
-    seqs: &[PagedSeq<'_>],
+    rows: &PagedRows,
 ) -> Result<Tensor> {
     let layout = kv.layout;
     let heads_fit = n_heads.is_multiple_of(layout.n_kv_heads)
         && n_heads * layout.head_dim <= q.row_len()
         && layer < layout.n_layers
-        && layout.dtype == DType::F32;
-    if !heads_fit || !seqs.iter().all(|seq| is_covered(seq, q.n_rows(), kv)) {
+        && layout.dtype == device.compute_dtype();
+    if !heads_fit || rows.n_rows() != q.n_rows() || !rows.fit(kv) {
         return Err(misuse("attention_paged", "the queries do not fit the cache or the tables"));
     }
-    let Device::Cpu(threads) = device;
-    Ok(run_paged((threads, Isa::best()), q, n_heads, (kv, layer), seqs))
+    match device {
+        Device::Cpu(threads) => {
+            Ok(run_paged((threads, Isa::best()), q, n_heads, (kv, layer), rows))
+        }
+        Device::Cuda(_) => Err(misuse("attention_paged", "not on a GPU yet")),
+    }
 }
 
 fn run_paged(
@@ -91,30 +108,24 @@ fn run_paged(
     q: &Tensor,
     n_heads: usize,
     (kv, layer): (&KvPool, usize),
-    seqs: &[PagedSeq<'_>],
+    rows: &PagedRows,
 ) -> Tensor {
     let (n_kv_heads, dim) = (kv.layout.n_kv_heads, kv.layout.head_dim);
     let mut out = Tensor::scratch::<f32>(&[q.n_rows(), n_heads * dim]);
     let shape = Shape { n_kv_heads, group: n_heads / n_kv_heads, dim };
-    let seqs: Vec<Seq<'_>> = seqs
+    let key_counts = rows.key_counts.as_slice::<u32>();
+    let seqs: Vec<Seq<'_>> = rows
+        .spans
         .iter()
-        .map(|seq| Seq {
-            first_row: seq.first_row,
-            key_counts: seq.key_counts,
-            keys: Keys::Blocks { kv, layer, block_table: seq.block_table },
+        .enumerate()
+        .map(|(idx, span)| Seq {
+            first_row: span.first_row,
+            key_counts: &key_counts[span.first_row..span.first_row + span.n_rows],
+            keys: Keys::Blocks { kv, layer, block_table: rows.table(idx) },
         })
         .collect();
     run_cpu(on, shape, q, &seqs, &mut out);
     out
-}
-
-fn is_covered(seq: &PagedSeq<'_>, n_rows: usize, kv: &KvPool) -> bool {
-    let n_keys = seq.key_counts.iter().copied().max().unwrap_or(0);
-    let n_blocks = n_keys.div_ceil(kv.layout.block_size);
-    seq.first_row + seq.key_counts.len() <= n_rows
-        && seq.key_counts.iter().all(|&count| count > 0)
-        && seq.block_table.len() >= n_blocks
-        && seq.block_table[..n_blocks].iter().all(|&block| (block as usize) < kv.n_blocks)
 }
 
 /// Heads and their size.
@@ -129,7 +140,7 @@ struct Shape {
 /// The queries of one sequence, and its keys.
 struct Seq<'a> {
     first_row: usize,
-    key_counts: &'a [usize],
+    key_counts: &'a [u32],
     keys: Keys<'a>,
 }
 
@@ -187,7 +198,7 @@ fn run_cpu(
     seqs: &[Seq<'_>],
     out: &mut Tensor,
 ) {
-    let n_scores: usize = seqs.iter().flat_map(|seq| seq.key_counts).sum();
+    let n_scores: usize = seqs.iter().flat_map(|seq| seq.key_counts).map(|&n| n as usize).sum();
     let flop = n_scores * shape.n_kv_heads * shape.group * shape.dim * 4;
     let n_pairs: usize = seqs.iter().map(|seq| seq.key_counts.len() * shape.group).sum();
     let share = n_pairs * shape.n_kv_heads / (threads.n_threads() * TASKS_PER_THREAD);
@@ -292,7 +303,7 @@ impl Attend<'_> {
     /// How many keys some of the pairs see at most.
     fn n_keys(&self, first_pair: usize, n_pairs: usize) -> usize {
         let rows = first_pair / self.shape.group..(first_pair + n_pairs).div_ceil(self.shape.group);
-        self.seq.key_counts[rows].iter().copied().max().unwrap_or(0)
+        self.seq.key_counts[rows].iter().copied().max().unwrap_or(0) as usize
     }
 
     /// Row among all queries, and query head, of a pair.
@@ -378,7 +389,7 @@ impl Attend<'_> {
             let mut sink = ValueSink { of: self, first_pair, scales: [0.0; TILE_PAIRS] };
             for (idx, row) in scores.chunks_exact_mut(stride).take(n).enumerate() {
                 let (place, _) = self.place(first_pair + idx);
-                let count = self.seq.key_counts[place - self.seq.first_row];
+                let count = self.seq.key_counts[place - self.seq.first_row] as usize;
                 sink.scales[idx] = 1.0 / exponentials::<L>(row, count);
                 row[n_panels(count) * LANES..n_panels(n_keys) * LANES].fill(0.0);
             }

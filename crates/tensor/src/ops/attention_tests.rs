@@ -3,7 +3,9 @@
 use super::*;
 use crate::kv::KvLayout;
 use crate::ops::cases::{Random, assert_close, bits, everywhere};
-use crate::ops::kv_write::{KvRows, kv_write};
+use crate::DType;
+use crate::ops::kv_write::kv_write;
+use crate::ops::paged::SeqRows;
 
 /// Rows of each segment, heads, size of a head: sizes 1, around tiles and panels, real head sizes.
 const PACKED: &[(&[usize], usize, usize)] = &[
@@ -69,11 +71,14 @@ fn check_packed((segments, n_heads, dim): (&[usize], usize, usize)) {
         assert_eq!(&bits(&out), bits_seen.get_or_insert(bits(&out)), "{isa:?} has other bits");
     }
     // A segment alone has the bits that it has among others.
-    let out = attention_packed(&Device::all_cpus(), &qkv, n_heads, segments).unwrap();
+    let device = Device::all_cpus();
+    let all = Segments::new(&device, segments).unwrap();
+    let out = attention_packed(&device, &qkv, n_heads, &all).unwrap();
     let last = segments[segments.len() - 1];
     let tail = &qkv.as_f32()[(n_rows - last) * 3 * width..];
     let tail = Tensor::from_slice(&[last, 3 * width], tail);
-    let alone = attention_packed(&Device::all_cpus(), &tail, n_heads, &[last]).unwrap();
+    let only = Segments::new(&device, &[last]).unwrap();
+    let alone = attention_packed(&device, &tail, n_heads, &only).unwrap();
     assert_eq!(alone.as_f32(), &out.as_f32()[(n_rows - last) * width..]);
 }
 
@@ -104,8 +109,10 @@ impl Paged {
         let table: Vec<u32> = (0..n_blocks as u32).rev().map(|block| block + 2).collect();
         let mut qkv = Random(n as u64).tensor(&[n, (n_heads + 2 * n_kv_heads) * head_dim]);
         qkv.as_mut_slice::<f32>().iter_mut().for_each(|value| *value *= 3.0);
-        let rows = KvRows { first_row: 0, n_rows: n, start_pos: 0, block_table: &table };
-        kv_write(&Device::all_cpus(), &qkv, (&mut kv, LAYER), &[rows]).unwrap();
+        let device = Device::all_cpus();
+        let seq = SeqRows { n_rows: n, start_pos: 0, block_table: &table };
+        let rows = PagedRows::new(&device, &[seq]).unwrap();
+        kv_write(&device, &qkv, (&mut kv, LAYER), &rows).unwrap();
         Self { qkv, kv, table, n_heads }
     }
 
@@ -131,12 +138,13 @@ impl Paged {
 
     /// Attention of rows `from..` as one step.
     fn run(&self, (threads, isa): (&Threads, Isa), from: usize) -> Tensor {
-        let counts: Vec<usize> = (from..self.qkv.n_rows()).map(|row| row + 1).collect();
+        let n_rows = self.qkv.n_rows() - from;
         let width = self.qkv.row_len();
         let q = &self.qkv.as_f32()[from * width..];
-        let q = Tensor::from_slice(&[counts.len(), width], q);
-        let seq = PagedSeq { first_row: 0, key_counts: &counts, block_table: &self.table };
-        run_paged((threads, isa), &q, self.n_heads, (&self.kv, LAYER), &[seq])
+        let q = Tensor::from_slice(&[n_rows, width], q);
+        let seq = SeqRows { n_rows, start_pos: from, block_table: &self.table };
+        let rows = PagedRows::new(&Device::all_cpus(), &[seq]).unwrap();
+        run_paged((threads, isa), &q, self.n_heads, (&self.kv, LAYER), &rows)
     }
 }
 
@@ -165,17 +173,20 @@ fn rows_attend_to_the_cache_before_them() {
 fn what_does_not_fit_is_refused() {
     let device = Device::all_cpus();
     let paged = Paged::new(PAGED[1]);
-    let run = |counts: &[usize], table: &[u32], layer| {
-        let seq = PagedSeq { first_row: 0, key_counts: counts, block_table: table };
-        attention_paged(&device, &paged.qkv, paged.n_heads, (&paged.kv, layer), &[seq])
+    let run = |n_rows, start_pos, block_table: &[u32], layer| {
+        let rows = PagedRows::new(&device, &[SeqRows { n_rows, start_pos, block_table }]).unwrap();
+        attention_paged(&device, &paged.qkv, paged.n_heads, (&paged.kv, layer), &rows)
     };
-    assert!(run(&[1, 2], &paged.table, LAYER).is_ok());
-    assert!(run(&[1, 9], &paged.table, LAYER).is_err(), "the table is too short");
-    assert!(run(&[1], &[4], LAYER).is_err(), "there is no such block");
-    assert!(run(&[0], &paged.table, LAYER).is_err(), "a row without keys");
-    assert!(run(&[1; 9], &paged.table, LAYER).is_err(), "there are no such rows");
-    assert!(run(&[1], &paged.table, 3).is_err(), "there is no such layer");
-    assert!(attention_packed(&device, &paged.qkv, 5, &[5]).is_err(), "heads do not divide");
+    assert!(run(5, 0, &paged.table, LAYER).is_ok());
+    assert!(run(5, 4, &paged.table, LAYER).is_err(), "the table is too short");
+    assert!(run(5, 0, &[2, 4], LAYER).is_err(), "there is no such block");
+    assert!(run(4, 0, &paged.table, LAYER).is_err(), "rows of no sequence");
+    assert!(run(9, 0, &paged.table, LAYER).is_err(), "there are no such rows");
+    assert!(run(5, 0, &paged.table, 3).is_err(), "there is no such layer");
+    let segments = |lens: &[usize]| Segments::new(&device, lens).unwrap();
+    let refused = attention_packed(&device, &paged.qkv, 5, &segments(&[5]));
+    assert!(refused.is_err(), "heads do not divide");
     let qkv = Tensor::zeros::<f32>(&[4, 48]);
-    assert!(attention_packed(&device, &qkv, 1, &[3]).is_err(), "a row in no segment");
+    let refused = attention_packed(&device, &qkv, 1, &segments(&[3]));
+    assert!(refused.is_err(), "a row in no segment");
 }

@@ -2,6 +2,7 @@
 
 use super::weight::{Arrangement, Matrix, Weight};
 use crate::Device;
+use crate::cuda::CudaOptions;
 use crate::dtype::DType;
 use crate::simd::Isa;
 use crate::tensor::Tensor;
@@ -44,7 +45,21 @@ impl Random {
                 let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
                 (bytes, values.into_iter().map(f16::to_f32).collect())
             }
-            DType::U8 => panic!("no weights of bytes"),
+            DType::U8 | DType::U32 => panic!("no weights of whole numbers"),
+        }
+    }
+}
+
+/// The GPU to test on, computing in `compute`; `None`, with a line that says so, where there is
+/// none. `TRIPTYCH_REQUIRE_CUDA=1` makes that a failure.
+pub(super) fn cuda_device(compute: DType) -> Option<Device> {
+    match Device::cuda(CudaOptions { ordinal: 0, compute, deterministic: false }) {
+        Ok(device) => Some(device),
+        Err(why) => {
+            let is_required = std::env::var_os("TRIPTYCH_REQUIRE_CUDA").is_some_and(|v| v == "1");
+            assert!(!is_required, "no CUDA device: {why}");
+            eprintln!("skipped: no CUDA device ({why})");
+            None
         }
     }
 }

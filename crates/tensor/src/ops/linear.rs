@@ -44,9 +44,21 @@ pub fn linear(device: &Device, x: &Tensor, w: &Weight, activation: Activation) -
         Activation::Gelu => Finish::Gelu,
         Activation::SwiGlu => Finish::SwiGlu,
     };
-    let Device::Cpu(threads) = device;
-    run_cpu(threads, Isa::best(), x, w, (&mut y, finish));
+    match device {
+        Device::Cpu(threads) => run_cpu(threads, Isa::best(), x, w, (&mut y, finish)),
+        Device::Cuda(_) => return Err(misuse("linear", "not on a GPU yet")),
+    }
     Ok(y)
+}
+
+/// `x Wᵀ + b` as f32, whatever the device computes in (logits, rows that travel).
+///
+/// Errors: shapes that do not fit.
+pub fn linear_f32(device: &Device, x: &Tensor, w: &Weight) -> Result<Tensor> {
+    match device {
+        Device::Cpu(_) => linear(device, x, w, Activation::None),
+        Device::Cuda(_) => Err(misuse("linear_f32", "not on a GPU yet")),
+    }
 }
 
 /// `y += x Wᵀ + b`.
@@ -57,8 +69,10 @@ pub fn linear_add(device: &Device, x: &Tensor, w: &Weight, y: &mut Tensor) -> Re
     if x.row_len() != w.k || y.row_len() != w.n || y.n_rows() != x.n_rows() || !plain {
         return Err(misuse("linear_add", "the weight does not fit the input or the residual"));
     }
-    let Device::Cpu(threads) = device;
-    run_cpu(threads, Isa::best(), x, w, (y, Finish::Add));
+    match device {
+        Device::Cpu(threads) => run_cpu(threads, Isa::best(), x, w, (y, Finish::Add)),
+        Device::Cuda(_) => return Err(misuse("linear_add", "not on a GPU yet")),
+    }
     Ok(())
 }
 
@@ -111,7 +125,7 @@ fn run_cpu(
                 DType::F32 => part.launch::<f32>(isa, w, rows, panels),
                 DType::Bf16 => part.launch::<bf16>(isa, w, rows, panels),
                 DType::F16 => part.launch::<f16>(isa, w, rows, panels),
-                DType::U8 => unreachable!("weights are never bytes"),
+                DType::U8 | DType::U32 => unreachable!("weights are never whole numbers"),
             }
         }
     });

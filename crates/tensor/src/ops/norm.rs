@@ -23,8 +23,10 @@ pub fn layer_norm(
     if weight.row_len() != x.row_len() || bias.row_len() != x.row_len() {
         return Err(misuse("layer_norm", "the weight does not fit the input"));
     }
-    let Device::Cpu(threads) = device;
-    Ok(run_cpu(threads, Isa::best(), x, (weight, Some(bias), epsilon)))
+    match device {
+        Device::Cpu(threads) => Ok(run_cpu(threads, Isa::best(), x, (weight, Some(bias), epsilon))),
+        Device::Cuda(_) => Err(misuse("layer_norm", "not on a GPU yet")),
+    }
 }
 
 /// `x / sqrt(mean of squares + epsilon) · weight`.
@@ -34,8 +36,10 @@ pub fn rms_norm(device: &Device, x: &Tensor, weight: &Tensor, epsilon: f32) -> R
     if weight.row_len() != x.row_len() {
         return Err(misuse("rms_norm", "the weight does not fit the input"));
     }
-    let Device::Cpu(threads) = device;
-    Ok(run_cpu(threads, Isa::best(), x, (weight, None, epsilon)))
+    match device {
+        Device::Cpu(threads) => Ok(run_cpu(threads, Isa::best(), x, (weight, None, epsilon))),
+        Device::Cuda(_) => Err(misuse("rms_norm", "not on a GPU yet")),
+    }
 }
 
 /// Elements of one task: some 10 µs of work.

@@ -53,7 +53,9 @@ pub fn patches(
     if n_frames * frame_len != frames.len() || !(is_picture || is_video) || !whole_windows {
         return Err(misuse("patches", "the frames are not those of the grid"));
     }
-    let Device::Cpu(threads) = device;
+    let Device::Cpu(threads) = device else {
+        return Err(misuse("patches", "not on a GPU yet"));
+    };
     let cutter = Cutter { frames, grid, shape, table: value_table(normalisation), n_frames };
     let row_len = 3 * shape.temporal_patch_size * shape.patch_size * shape.patch_size;
     let mut rows = Tensor::scratch::<f32>(&[grid.n_patches(), row_len]);

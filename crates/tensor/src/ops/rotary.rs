@@ -21,6 +21,41 @@ pub struct Angles {
     pub sin: Tensor,
 }
 
+impl Angles {
+    /// Angles where frequency `i` turns with the position on axis `axes[i]`.
+    ///
+    /// `positions` is u32 `[rows, 3]`, `frequencies` f32 `[h]`, `axes` u32 `[h]`, each below 3.
+    /// Errors: shapes that do not fit.
+    pub fn on_axes(
+        device: &Device,
+        positions: &Tensor,
+        frequencies: &Tensor,
+        axes: &Tensor,
+    ) -> Result<Self> {
+        if positions.row_len() != 3 || axes.n_elements() != frequencies.n_elements() {
+            return Err(misuse("angles", "positions, frequencies and axes do not fit"));
+        }
+        match device {
+            Device::Cpu(_) => Ok(angles_cpu(positions, frequencies, axes)),
+            Device::Cuda(_) => Err(misuse("angles", "not on a GPU yet")),
+        }
+    }
+}
+
+fn angles_cpu(positions: &Tensor, frequencies: &Tensor, axes: &Tensor) -> Angles {
+    let shape = [positions.n_rows(), frequencies.n_elements()];
+    let (mut cos, mut sin) = (Tensor::scratch::<f32>(&shape), Tensor::scratch::<f32>(&shape));
+    let turned = positions.as_slice::<u32>().chunks_exact(3).flat_map(|position| {
+        let frequencies = frequencies.as_f32().iter().zip(axes.as_slice::<u32>());
+        frequencies.map(|(frequency, &axis)| position[axis as usize] as f32 * frequency)
+    });
+    let places = cos.as_mut_slice::<f32>().iter_mut().zip(sin.as_mut_slice::<f32>());
+    for ((cos, sin), angle) in places.zip(turned) {
+        (*sin, *cos) = angle.sin_cos();
+    }
+    Angles { cos, sin }
+}
+
 /// Rotates the heads of `heads` in every row.
 ///
 /// Errors: shapes that do not fit.
@@ -30,8 +65,10 @@ pub fn rotary(device: &Device, x: &mut Tensor, angles: &Angles, heads: Range<usi
     if !rows_fit || heads.end * 2 * half > x.row_len() {
         return Err(misuse("rotary", "the angles do not fit the input"));
     }
-    let Device::Cpu(threads) = device;
-    run_cpu(threads, Isa::best(), x, (angles, heads));
+    match device {
+        Device::Cpu(threads) => run_cpu(threads, Isa::best(), x, (angles, heads)),
+        Device::Cuda(_) => return Err(misuse("rotary", "not on a GPU yet")),
+    }
     Ok(())
 }
 

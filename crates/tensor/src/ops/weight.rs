@@ -63,12 +63,14 @@ impl Weight {
         let places = places(matrices, arrangement);
         let dtype = matrices[0].dtype;
         let dtype = if matrices.iter().all(|m| m.dtype == dtype) { dtype } else { DType::F32 };
-        let Device::Cpu(threads) = device;
+        let Device::Cpu(threads) = device else {
+            return Err(misuse("pack", "not on a GPU yet"));
+        };
         let panels = match dtype {
             DType::F32 => pack_panels::<f32>(threads, matrices, &places, k),
             DType::Bf16 => pack_panels::<bf16>(threads, matrices, &places, k),
             DType::F16 => pack_panels::<f16>(threads, matrices, &places, k),
-            DType::U8 => return Err(misuse("pack", "weights of bytes")),
+            DType::U8 | DType::U32 => return Err(misuse("pack", "weights of whole numbers")),
         };
         let mut bias = Tensor::zeros::<f32>(&[places.len() * LANES]);
         for (panel, place) in bias.as_mut_slice::<f32>().chunks_mut(LANES).zip(&places) {
@@ -100,7 +102,7 @@ impl Weight {
             DType::F32 => self.copy_row_of::<f32>(idx, to, |value| value),
             DType::Bf16 => self.copy_row_of::<bf16>(idx, to, bf16::to_f32),
             DType::F16 => self.copy_row_of::<f16>(idx, to, f16::to_f32),
-            DType::U8 => unreachable!("weights are never bytes"),
+            DType::U8 | DType::U32 => unreachable!("weights are never whole numbers"),
         }
     }
 
@@ -175,7 +177,7 @@ impl Packed for f32 {
             DType::F32 => bytemuck::pod_read_unaligned(bytes),
             DType::Bf16 => bytemuck::pod_read_unaligned::<bf16>(bytes).to_f32(),
             DType::F16 => bytemuck::pod_read_unaligned::<f16>(bytes).to_f32(),
-            DType::U8 => f32::from(bytes[0]),
+            DType::U8 | DType::U32 => unreachable!("weights are never whole numbers"),
         }
     }
 }

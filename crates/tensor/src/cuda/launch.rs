@@ -1,0 +1,194 @@
+//! Launching kernels by name.
+
+use super::error::checked;
+use super::{Context, Cuda};
+use crate::tensor::Tensor;
+use cudarc::driver::{result, sys};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use types::{Error, Result};
+
+/// Most arguments of a kernel.
+const ARGS_MAX: usize = 32;
+/// Shared memory that a block has without asking.
+const SHARED_BYTES_PLAIN: u32 = 48 << 10;
+
+/// How a kernel is spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks in x, y and z.
+    pub blocks: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+}
+
+impl Grid {
+    /// Blocks in one dimension, without dynamic shared memory.
+    pub fn line(n_blocks: usize, threads: u32) -> Self {
+        Self { blocks: [n_blocks as u32, 1, 1], threads, shared_bytes: 0 }
+    }
+}
+
+/// An argument of a kernel, by value.
+#[derive(Debug, Clone, Copy)]
+pub enum Arg<'a> {
+    /// A device address.
+    Address(u64),
+    /// `unsigned int`.
+    U32(u32),
+    /// `int`.
+    I32(i32),
+    /// `float`.
+    F32(f32),
+    /// `unsigned long long`.
+    U64(u64),
+    /// A struct, with the layout that the kernel expects.
+    Bytes(&'a [u8]),
+}
+
+impl Arg<'_> {
+    /// The elements of a tensor, to read.
+    pub fn tensor(tensor: &Tensor) -> Self {
+        Self::Address(tensor.address())
+    }
+
+    /// The elements of a tensor, to write.
+    pub fn mut_tensor(tensor: &mut Tensor) -> Self {
+        Self::Address(tensor.address())
+    }
+
+    /// Where the driver reads it: in `slot`, or where the struct lies.
+    fn place(&self, slot: &mut u64) -> *mut c_void {
+        match *self {
+            Self::Address(value) | Self::U64(value) => *slot = value,
+            Self::U32(value) => *slot = u64::from(value),
+            Self::I32(value) => *slot = u64::from(value.cast_unsigned()),
+            Self::F32(value) => *slot = u64::from(value.to_bits()),
+            Self::Bytes(bytes) => return bytes.as_ptr().cast_mut().cast(),
+        }
+        std::ptr::from_mut(slot).cast()
+    }
+}
+
+/// The kernels that have been loaded so far.
+#[derive(Default)]
+pub(super) struct Functions {
+    modules: HashMap<&'static str, sys::CUmodule>,
+    functions: HashMap<(&'static str, String), Function>,
+}
+
+#[derive(Clone, Copy)]
+struct Function {
+    raw: sys::CUfunction,
+    shared_bytes: u32,
+}
+
+impl Cuda {
+    /// Launches kernel `name` of the file `module`; nothing happens for a grid without blocks.
+    ///
+    /// Whoever calls this has checked that the addresses reach as far as the kernel reads.
+    /// Errors: no such kernel, or the driver refuses.
+    pub fn launch(
+        &self,
+        module: &'static str,
+        name: &str,
+        grid: Grid,
+        args: &[Arg<'_>],
+    ) -> Result<()> {
+        if grid.blocks.contains(&0) {
+            return Ok(());
+        }
+        assert!(args.len() <= ARGS_MAX, "{name}: too many arguments");
+        self.context.bind()?;
+        let function = self.context.function((module, name), grid.shared_bytes)?;
+        let mut slots = [0_u64; ARGS_MAX];
+        let mut places = [std::ptr::null_mut(); ARGS_MAX];
+        for ((arg, slot), place) in args.iter().zip(&mut slots).zip(&mut places) {
+            *place = arg.place(slot);
+        }
+        let [x, y, z] = grid.blocks;
+        // SAFETY: the function belongs to the bound context; every argument lies where its place
+        // says until the call returns; the caller answers for the addresses.
+        let launched = unsafe {
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                (grid.threads, 1, 1),
+                grid.shared_bytes,
+                self.stream.raw(),
+                &mut places[..args.len()],
+            )
+        };
+        checked(launched, name)
+    }
+
+    /// How many blocks of a kernel fit on one multiprocessor at a time.
+    ///
+    /// Errors: no such kernel, or the driver refuses.
+    pub fn blocks_per_multiprocessor(
+        &self,
+        module: &'static str,
+        name: &str,
+        grid: Grid,
+    ) -> Result<usize> {
+        self.context.bind()?;
+        let function = self.context.function((module, name), grid.shared_bytes)?;
+        let (threads, shared) = (grid.threads.cast_signed(), grid.shared_bytes as usize);
+        // SAFETY: the function belongs to the bound context.
+        let n_blocks = unsafe {
+            result::occupancy::max_active_block_per_multiprocessor(function, threads, shared)
+        };
+        Ok(checked(n_blocks, name)?.max(1) as usize)
+    }
+}
+
+impl Context {
+    /// A kernel that may use `shared_bytes`. Loading takes a while the first time and must not
+    /// happen while a graph is captured: whoever captures has run the same step before.
+    fn function(
+        &self,
+        (module, name): (&'static str, &str),
+        shared_bytes: u32,
+    ) -> Result<sys::CUfunction> {
+        let mut loaded = self.functions();
+        let key = (module, name.to_owned());
+        let function = match loaded.functions.get(&key) {
+            Some(function) => *function,
+            None => Function { raw: loaded.load(module, name)?, shared_bytes: SHARED_BYTES_PLAIN },
+        };
+        let allowed = function.shared_bytes.max(shared_bytes);
+        if allowed > function.shared_bytes {
+            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SIZE;
+            // SAFETY: the function belongs to the bound context.
+            let set = unsafe {
+                result::function::set_function_attribute(function.raw, SIZE, allowed.cast_signed())
+            };
+            checked(set, name)?;
+        }
+        loaded.functions.insert(key, Function { raw: function.raw, shared_bytes: allowed });
+        Ok(function.raw)
+    }
+}
+
+impl Functions {
+    fn load(&mut self, module: &'static str, name: &str) -> Result<sys::CUfunction> {
+        let loaded = match self.modules.get(module) {
+            Some(loaded) => *loaded,
+            None => {
+                let fatbin = kernels::fatbin(module).map_err(Error::internal)?;
+                // SAFETY: a fatbin of ours, complete in memory; the driver copies what it needs.
+                // Modules stay until the context goes.
+                let raw = unsafe { result::module::load_data(fatbin.as_ptr().cast()) };
+                let raw = checked(raw, &format!("load the kernels \"{module}\""))?;
+                self.modules.insert(module, raw);
+                raw
+            }
+        };
+        let c_name = CString::new(name).map_err(|_| Error::internal("a kernel with a NUL"))?;
+        // SAFETY: the module was loaded above.
+        let function = unsafe { result::module::get_function(loaded, c_name) };
+        checked(function, &format!("find kernel {name} in \"{module}\""))
+    }
+}

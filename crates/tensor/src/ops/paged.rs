@@ -1,0 +1,178 @@
+//! The rows of a step and their places in the paged cache, in the form that operations read.
+//!
+//! Contract. Rows are flattened, sequence after sequence. Sequence `s` keeps key `i` in block
+//! `tables[table_starts[s] + i / block_size]`, at place `i % block_size`. Row `r` belongs to
+//! sequence `seq_of_row[r]`, sees its first `key_counts[r]` keys, and is itself the last of them;
+//! a row that sees none stands in for nothing: it is not written, and attends to zeros. All are
+//! numbers of 32 bits, on the device: a recorded step reads them anew each time.
+
+use super::misuse;
+use super::pack::{Pack, Packed, Part};
+use crate::device::Device;
+use crate::kv::KvPool;
+use crate::tensor::Tensor;
+use types::Result;
+
+/// The rows of one sequence in a step.
+#[derive(Debug, Clone, Copy)]
+pub struct SeqRows<'a> {
+    /// Rows of this step.
+    pub n_rows: usize,
+    /// Tokens of the sequence that are in the KV cache already.
+    pub start_pos: usize,
+    /// The sequence's blocks, covering at least `start_pos + n_rows` tokens.
+    pub block_table: &'a [u32],
+}
+
+/// The rows of a step, on the device.
+#[derive(Debug)]
+pub struct PagedRows {
+    /// u32, one sequence's blocks after the other's.
+    pub tables: Tensor,
+    /// u32 `[n_seqs]`: where each sequence's blocks begin in `tables`.
+    pub table_starts: Tensor,
+    /// u32 `[n_rows]`.
+    pub seq_of_row: Tensor,
+    /// u32 `[n_rows]`.
+    pub key_counts: Tensor,
+    /// What the host knows of each sequence.
+    pub spans: Vec<RowSpan>,
+}
+
+/// The rows of one sequence, as the host sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowSpan {
+    /// The first of its rows.
+    pub first_row: usize,
+    /// How many there are.
+    pub n_rows: usize,
+    /// Keys that its last row sees.
+    pub n_keys: usize,
+}
+
+/// [`PagedRows`] on their way to a device.
+#[derive(Debug)]
+pub struct PagedParts {
+    tables: Part,
+    table_starts: Part,
+    seq_of_row: Part,
+    key_counts: Part,
+    n_blocks: usize,
+    n_rows: usize,
+    spans: Vec<RowSpan>,
+}
+
+impl PagedRows {
+    /// The rows of `seqs`, of which only `wanted` (ascending, among all rows) if it is given.
+    pub fn pack(pack: &mut Pack, seqs: &[SeqRows<'_>], wanted: Option<&[usize]>) -> PagedParts {
+        let (mut spans, mut key_counts, mut seq_of_row) = (Vec::new(), Vec::new(), Vec::new());
+        let mut first = 0;
+        for (seq_idx, seq) in seqs.iter().enumerate() {
+            let own = first..first + seq.n_rows;
+            let first_row = key_counts.len();
+            let rows = own.clone().filter(|row| wanted.is_none_or(|wanted| wanted.contains(row)));
+            key_counts.extend(rows.map(|row| (seq.start_pos + row - own.start + 1) as u32));
+            let n_rows = key_counts.len() - first_row;
+            seq_of_row.resize(key_counts.len(), seq_idx as u32);
+            let n_keys = key_counts[first_row..].last().map_or(0, |count| *count as usize);
+            spans.push(RowSpan { first_row, n_rows, n_keys });
+            first = own.end;
+        }
+        let starts = seqs.iter().scan(0, |next, seq| {
+            let start = *next;
+            *next += seq.block_table.len() as u32;
+            Some(start)
+        });
+        PagedParts {
+            n_rows: key_counts.len(),
+            n_blocks: seqs.iter().map(|seq| seq.block_table.len()).sum(),
+            table_starts: pack.add(starts),
+            seq_of_row: pack.add(seq_of_row),
+            key_counts: pack.add(key_counts),
+            tables: pack.add(seqs.iter().flat_map(|seq| seq.block_table.iter().copied())),
+            spans,
+        }
+    }
+
+    /// The rows of `seqs` by themselves.
+    ///
+    /// Errors: the device has no memory left, or fails.
+    pub fn new(device: &Device, seqs: &[SeqRows<'_>]) -> Result<Self> {
+        let mut pack = Pack::default();
+        let parts = Self::pack(&mut pack, seqs, None);
+        parts.unpack(&pack.to_device(device)?)
+    }
+
+    /// How many rows there are.
+    pub fn n_rows(&self) -> usize {
+        self.key_counts.n_elements()
+    }
+
+    /// The blocks of sequence `seq_idx`; for the processor only.
+    pub(super) fn table(&self, seq_idx: usize) -> &[u32] {
+        let starts = self.table_starts.as_slice::<u32>();
+        let end = starts.get(seq_idx + 1).map_or(self.tables.n_elements(), |end| *end as usize);
+        &self.tables.as_slice::<u32>()[starts[seq_idx] as usize..end]
+    }
+
+    /// Whether every key that a row sees lies in a block of the pool; what lies on a GPU has been
+    /// checked by whoever made it.
+    pub(super) fn fit(&self, kv: &KvPool) -> bool {
+        if !self.key_counts.is_on_host() {
+            return true;
+        }
+        let counts = self.key_counts.as_slice::<u32>();
+        self.spans.iter().enumerate().all(|(idx, span)| {
+            let table = self.table(idx);
+            let needed = table.get(..span.n_keys.div_ceil(kv.layout.block_size));
+            let in_pool = |blocks: &[u32]| blocks.iter().all(|&block| (block as usize) < kv.n_blocks);
+            counts[span.first_row..span.first_row + span.n_rows].iter().all(|&count| count > 0)
+                && needed.is_some_and(in_pool)
+        })
+    }
+}
+
+impl PagedParts {
+    /// The rows, once their pack is on the device.
+    ///
+    /// Errors: it is another pack.
+    pub fn unpack(self, packed: &Packed) -> Result<PagedRows> {
+        if self.spans.iter().map(|span| span.n_rows).sum::<usize>() != self.n_rows {
+            return Err(misuse("paged rows", "sequences and rows do not match"));
+        }
+        Ok(PagedRows {
+            tables: packed.tensor(&self.tables, &[self.n_blocks])?,
+            table_starts: packed.tensor(&self.table_starts, &[self.spans.len()])?,
+            seq_of_row: packed.tensor(&self.seq_of_row, &[self.n_rows])?,
+            key_counts: packed.tensor(&self.key_counts, &[self.n_rows])?,
+            spans: self.spans,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_numbered_as_the_contract_says() {
+        let device = Device::all_cpus();
+        let seqs = [
+            SeqRows { n_rows: 3, start_pos: 4, block_table: &[7, 8] },
+            SeqRows { n_rows: 1, start_pos: 0, block_table: &[9] },
+            SeqRows { n_rows: 2, start_pos: 1, block_table: &[1, 2, 3] },
+        ];
+        let mut pack = Pack::default();
+        let all = PagedRows::pack(&mut pack, &seqs, None);
+        let some = PagedRows::pack(&mut pack, &seqs, Some(&[2, 3]));
+        let packed = pack.to_device(&device).unwrap();
+        let (all, some) = (all.unpack(&packed).unwrap(), some.unpack(&packed).unwrap());
+        assert_eq!(all.key_counts.as_slice::<u32>(), [5, 6, 7, 1, 2, 3]);
+        assert_eq!(all.seq_of_row.as_slice::<u32>(), [0, 0, 0, 1, 2, 2]);
+        assert_eq!([all.table(0), all.table(1), all.table(2)], [&[7, 8][..], &[9], &[1, 2, 3]]);
+        assert_eq!(some.key_counts.as_slice::<u32>(), [7, 1]);
+        assert_eq!(some.seq_of_row.as_slice::<u32>(), [0, 1]);
+        assert_eq!(some.spans[2], RowSpan { first_row: 2, n_rows: 0, n_keys: 0 });
+        assert_eq!(some.table(2), [1, 2, 3]);
+    }
+}
