@@ -3,23 +3,32 @@
 use crate::mock::MockModel;
 use models::{Model, ModelSpec};
 use scheduler::SchedulerConfig;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use tensor::{DType, KvLayout};
+use tensor::{DType, Device, KvLayout};
 use types::TokenId;
 
 /// What computes.
 pub enum Backend {
-    /// A loaded model.
-    Model(Arc<dyn Model>),
+    /// A loaded model, and a lane of the device that its weights are on.
+    Model(Arc<dyn Model>, Device),
     /// A pretence with set costs and tokens.
     Mock(MockModel),
 }
 
 impl Backend {
+    /// Where it computes, and keeps what it computes.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Model(_, device) => device.clone(),
+            Self::Mock(_) => Device::cpu(NonZeroUsize::MIN),
+        }
+    }
+
     /// Shapes and limits of what computes.
     pub fn spec(&self) -> &ModelSpec {
         match self {
-            Self::Model(model) => model.spec(),
+            Self::Model(model, _) => model.spec(),
             Self::Mock(mock) => &mock.spec,
         }
     }

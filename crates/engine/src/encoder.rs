@@ -104,28 +104,21 @@ impl Encoder {
 }
 
 /// Encodes media together; when that fails, each alone, so that a bad one fails its request only.
-fn encode(runner: &Runner, batch: Vec<Pending>) {
-    let media: Vec<_> = batch.iter().map(|pending| &pending.job.media).collect();
-    match guarded(|| runner.encode(&media)) {
-        Ok(rows) => hand_out(batch, &rows),
+fn encode(runner: &Runner, mut batch: Vec<Pending>) {
+    let outcome = guarded(|| {
+        let (media, mut places): (Vec<_>, Vec<_>) = batch
+            .iter_mut()
+            .map(|Pending { job, .. }| (&job.media, &mut job.rows))
+            .unzip();
+        runner.encode(&media, &mut places)
+    });
+    match outcome {
+        Ok(()) => {
+            batch.into_iter().for_each(|Pending { job, sink, .. }| sink(Ok(Arc::new(job.rows))));
+        }
         Err(error) if batch.len() == 1 => {
             batch.into_iter().for_each(|pending| (pending.sink)(Err(error.clone())));
         }
         Err(_) => batch.into_iter().for_each(|pending| encode(runner, vec![pending])),
-    }
-}
-
-fn hand_out(batch: Vec<Pending>, mut rows: &[f32]) {
-    for Pending { job, sink, .. } in batch {
-        let mut range = job.rows;
-        let target = range.as_mut_slice::<f32>();
-        let Some((own, rest)) = rows.split_at_checked(target.len()) else {
-            let words = "the tower made fewer rows than were planned";
-            sink(Err(Error::internal(words)));
-            continue;
-        };
-        target.copy_from_slice(own);
-        rows = rest;
-        sink(Ok(Arc::new(range)));
     }
 }

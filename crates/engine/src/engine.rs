@@ -8,7 +8,7 @@ use crate::request::{EncodeJob, EncodeSink, ImportRequest, SeqRequest, SeqSink};
 use crate::stats::EngineStats;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use tensor::{Arena, KvPool, Slab, SlabRange};
+use tensor::{KvPool, Slab, SlabRange};
 use types::{Error, RequestId, Result};
 
 /// A running engine; clones are handles to the same one. Dropping the last stops and joins its
@@ -35,10 +35,11 @@ pub(crate) struct Shared {
 /// Errors: impossible limits, or the system gives no memory or thread.
 pub fn start(backend: Backend, cfg: EngineConfig) -> Result<Engine> {
     let layout = cfg.kv_layout(backend.spec());
+    let device = backend.device();
     let shared = Arc::new(Shared {
         mailbox: Mailbox::default(),
-        kv: KvPool::new(layout, cfg.scheduler.n_blocks)?,
-        embeddings: Slab::new(Arena::host(cfg.embedding_bytes)?),
+        kv: KvPool::on(&device, layout, cfg.scheduler.n_blocks)?,
+        embeddings: Slab::new(device.arena(cfg.embedding_bytes)?),
         stats: Mutex::default(),
         n_row_bytes: backend.spec().hidden_size * size_of::<f32>(),
     });

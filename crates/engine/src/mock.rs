@@ -8,8 +8,8 @@ use crate::runner::StepWork;
 use models::{ModelSpec, PreparedMedia};
 use scheduler::SeqStep;
 use std::time::Duration;
-use tensor::KvPool;
 use tensor::ops::sample::Draw;
+use tensor::{KvPool, SlabRange};
 use types::output::{Logprob, OutputToken};
 use types::{Error, Result, TokenId};
 
@@ -60,11 +60,15 @@ impl MockRunner {
     }
 
     /// Zeros, after the time that the patches cost.
-    pub(crate) fn encode(&self, media: &[&PreparedMedia]) -> Vec<f32> {
+    pub(crate) fn encode(
+        &self,
+        media: &[&PreparedMedia],
+        places: &mut [&mut SlabRange],
+    ) -> Result<()> {
         let n_patches: usize = media.iter().map(|one| one.plan.grid.n_patches()).sum();
         pause(self.mock.cost.patch * n_patches as u32);
-        let n_rows: usize = media.iter().map(|one| one.plan.n_tokens as usize).sum();
-        vec![0.0; n_rows * self.mock.spec.hidden_size]
+        places.iter_mut().for_each(|place| place.as_mut_slice::<u8>().fill(0));
+        Ok(())
     }
 
     pub(crate) fn step(&mut self, work: &StepWork<'_>) -> Result<Vec<Result<OutputToken>>> {

@@ -5,13 +5,14 @@ use crate::config::Backend;
 use crate::kv::copy_blocks;
 use crate::live::Live;
 use crate::mock::MockRunner;
-use models::{EmbeddingRows, Model, Positions, PreparedMedia, SeqRows, StepInput};
+use models::{EmbeddingRows, Model, Positions, PreparedMedia, SeqRows, Step, StepInput};
 use scheduler::{Batch, Scheduler, SeqStep};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use tensor::KvPool;
+use tensor::ops::copy_to_range;
 use tensor::ops::sample::{Draw, Sampler};
+use tensor::{Device, KvPool, SlabRange};
 use types::output::OutputToken;
 use types::prompt::ExpandedPrompt;
 use types::{Error, RequestId, Result, TokenId};
@@ -32,8 +33,9 @@ pub(crate) struct StepWork<'a> {
 impl Runner {
     pub(crate) fn new(backend: Backend, kv: KvPool) -> Self {
         match backend {
-            Backend::Model(model) => {
-                Self::Model(Box::new(ModelRunner { model, kv, sampler: Sampler::default() }))
+            Backend::Model(model, device) => {
+                let sampler = Sampler::default();
+                Self::Model(Box::new(ModelRunner { model, device, kv, sampler }))
             }
             Backend::Mock(mock) => Self::Mock(Box::new(MockRunner::new(mock, kv))),
         }
@@ -46,11 +48,15 @@ impl Runner {
         }
     }
 
-    /// The rows of all media, one after the other. `[sum of n_tokens, hidden_size]`
-    pub(crate) fn encode(&self, media: &[&PreparedMedia]) -> Result<Vec<f32>> {
+    /// Puts the rows of all media, f32 `[n_tokens, hidden_size]` each, where `places` says.
+    pub(crate) fn encode(
+        &self,
+        media: &[&PreparedMedia],
+        places: &mut [&mut SlabRange],
+    ) -> Result<()> {
         match self {
-            Self::Model(runner) => Ok(runner.model.encode(media)?.as_f32().to_vec()),
-            Self::Mock(runner) => Ok(runner.encode(media)),
+            Self::Model(runner) => runner.encode(media, places),
+            Self::Mock(runner) => runner.encode(media, places),
         }
     }
 
@@ -88,15 +94,34 @@ impl StepWork<'_> {
 /// A real model.
 pub(crate) struct ModelRunner {
     model: Arc<dyn Model>,
+    device: Device,
     kv: KvPool,
     sampler: Sampler,
 }
 
 impl ModelRunner {
+    fn encode(&self, media: &[&PreparedMedia], places: &mut [&mut SlabRange]) -> Result<()> {
+        let rows = self.model.encode(&self.device, media)?;
+        let n_rows: usize = media.iter().map(|one| one.plan.n_tokens as usize).sum();
+        if rows.n_rows() != n_rows {
+            return Err(Error::internal("the tower made other rows than were planned"));
+        }
+        let mut first = 0;
+        for (medium, place) in media.iter().zip(places) {
+            let own = first..first + medium.plan.n_tokens as usize;
+            first = own.end;
+            copy_to_range(&self.device, &rows, own, place)?;
+        }
+        // Whoever is told that the rows are ready may read them from elsewhere.
+        self.device.synchronize()
+    }
+
     fn step(&mut self, work: &StepWork<'_>) -> Result<Vec<Result<OutputToken>>> {
         copy_blocks(&mut self.kv, &work.batch.copies);
-        let flat = FlatStep::new(work, self.model.spec().hidden_size)?;
-        let logits = self.model.forward(&flat.input(), &mut self.kv)?;
+        let flat = FlatStep::new(work)?;
+        let step = Step::new(&self.device, self.model.spec(), &flat.input())?;
+        let logits = self.model.forward(&self.device, &step, &mut self.kv)?;
+        let logits = logits.to_host(&self.device)?;
         let draws = work.draws()?;
         let mut tokens = Vec::with_capacity(draws.len());
         for (seq_idx, draw) in draws {
@@ -118,7 +143,7 @@ struct FlatStep<'a> {
 }
 
 impl<'a> FlatStep<'a> {
-    fn new(work: &'a StepWork<'a>, hidden_size: usize) -> Result<Self> {
+    fn new(work: &'a StepWork<'a>) -> Result<Self> {
         let n_rows = work.batch.n_rows();
         let mut flat = Self {
             tokens: Vec::with_capacity(n_rows),
@@ -129,15 +154,15 @@ impl<'a> FlatStep<'a> {
             logits_of: Vec::with_capacity(work.batch.seqs.len()),
         };
         for step in &work.batch.seqs {
-            flat.push(step, work.live(step)?, hidden_size)?;
+            flat.push(step, work.live(step)?)?;
         }
         Ok(flat)
     }
 
-    fn push(&mut self, step: &'a SeqStep, live: &'a Live, hidden_size: usize) -> Result<()> {
+    fn push(&mut self, step: &'a SeqStep, live: &'a Live) -> Result<()> {
         let first_row = self.tokens.len();
         let positions = step.start_pos..step.start_pos + step.tokens.len();
-        self.embeddings.extend(embedding_spans(step, live, first_row, hidden_size)?);
+        self.embeddings.extend(embedding_spans(step, live, first_row)?);
         self.tokens.extend_from_slice(&step.tokens);
         self.positions.extend(positions.map(|idx| live.positions.at(idx)));
         self.seqs.push(SeqRows {
@@ -168,7 +193,6 @@ fn embedding_spans<'a>(
     step: &SeqStep,
     live: &'a Live,
     first_row: usize,
-    hidden_size: usize,
 ) -> Result<Vec<EmbeddingRows<'a>>> {
     let (start, end) = (step.start_pos, step.start_pos + step.tokens.len());
     let mut spans = Vec::new();
@@ -177,10 +201,9 @@ fn embedding_spans<'a>(
         if from >= to {
             continue;
         }
-        let rows = rows.as_ref().ok_or_else(|| Error::internal("a medium's rows are missing"))?;
-        let part = (from - placed.start) * hidden_size..(to - placed.start) * hidden_size;
-        let rows = &rows.as_slice::<f32>()[part];
-        spans.push(EmbeddingRows { first_row: first_row + from - start, rows });
+        let of = rows.as_ref().ok_or_else(|| Error::internal("a medium's rows are missing"))?;
+        let rows = from - placed.start..to - placed.start;
+        spans.push(EmbeddingRows { first_row: first_row + from - start, of, rows });
     }
     Ok(spans)
 }

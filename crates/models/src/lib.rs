@@ -11,6 +11,7 @@ pub mod model;
 mod options;
 pub mod processor;
 mod safetensors;
+pub mod step;
 mod weights;
 mod zoo;
 
@@ -24,8 +25,10 @@ use tensor::Device;
 use types::Result;
 use types::card::ModelCard;
 
-pub use model::{EmbeddingRows, KvShape, Model, ModelSpec, Positions, SeqRows, StepInput};
+pub use model::{KvShape, Model, ModelSpec, Positions};
 pub use processor::{MediaPlan, PreparedMedia, Processor};
+pub use step::{EmbeddingRows, Step, StepInput};
+pub use tensor::ops::SeqRows;
 
 /// Where weights come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,7 +70,7 @@ pub fn load(folder: &Path, load_format: LoadFormat, device: &Device) -> Result<A
     let family = family_of(&files)?;
     let source = (load_format, files.stated_dtype());
     let weights = Weights::open(folder, source, family.renames, device)?;
-    let model = (family.build)(&files, &weights, device)?;
+    let model = (family.build)(&files, &weights)?;
     weights.finish()?;
     Ok(model)
 }

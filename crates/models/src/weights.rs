@@ -135,9 +135,14 @@ impl<'a> Scope<'a> {
         Scope { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
     }
 
+    /// Where the weights go.
+    pub(crate) fn device(&self) -> &Device {
+        self.weights.device
+    }
+
     /// A vector of `n` elements, widened to f32.
     pub(crate) fn vector(&self, name: &str, n: usize) -> Result<Tensor> {
-        Ok(Tensor::from_slice(&[n], &self.values(name, n)?))
+        Tensor::from_slice(&[n], &self.values(name, n)?).to_device_for_good(self.device())
     }
 
     /// A linear layer `[n, k]`: `name.weight`, and `name.bias` if it has one.
@@ -207,7 +212,7 @@ impl Loaded<'_> {
             DType::F16 => {
                 elements.map(|bytes| bytemuck::pod_read_unaligned::<f16>(bytes).to_f32()).collect()
             }
-            DType::U8 => self.bytes.iter().map(|&byte| f32::from(byte)).collect(),
+            DType::U8 | DType::U32 => unreachable!("weights are never whole numbers"),
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct LoadedModel {
 }
 
 enum Backing {
-    Weights(Arc<dyn Model>),
+    Weights(Arc<dyn Model>, Device),
     Mock(MockModel),
 }
 
@@ -31,7 +31,8 @@ impl LoadedModel {
             EngineKind::Mock(mock) => Backing::Mock(mock_model(mock, &description)?),
             EngineKind::Native => {
                 let device = device(config.device, config.n_threads);
-                Backing::Weights(models::load(&config.model_folder, load_format, &device)?)
+                let model = models::load(&config.model_folder, load_format, &device)?;
+                Backing::Weights(model, device)
             }
         };
         Ok(Self { description, backing })
@@ -47,7 +48,7 @@ impl LoadedModel {
     /// What one more engine runs; all share the weights.
     pub(crate) fn backend(&self) -> Backend {
         match &self.backing {
-            Backing::Weights(model) => Backend::Model(Arc::clone(model)),
+            Backing::Weights(model, device) => Backend::Model(Arc::clone(model), device.clone()),
             Backing::Mock(mock) => Backend::Mock(mock.clone()),
         }
     }

@@ -144,7 +144,7 @@ fn sizes(fixture: &Fixture, n_blocks: usize) -> EngineConfig {
 }
 
 async fn start(fixture: &Fixture, planes: &Planes, stages: Stages, n_blocks: usize) -> Worker {
-    let backend = Backend::Model(Arc::clone(&fixture.model));
+    let backend = Backend::Model(Arc::clone(&fixture.model), Device::all_cpus());
     let description = &fixture.description;
     Worker::start(WorkerParts {
         planes: planes.clone(),

@@ -163,7 +163,7 @@ pub(crate) fn root(salt: &str) -> Digest {
 
 impl Rig {
     pub(crate) fn new(model: &Arc<dyn Model>, setup: Setup) -> Self {
-        let backend = Backend::Model(Arc::clone(model));
+        let backend = Backend::Model(Arc::clone(model), Device::all_cpus());
         let engine = engine::start(backend, config(model, setup)).expect("the engine starts");
         Self { engine, model: Arc::clone(model), n_blocks: setup.n_blocks }
     }

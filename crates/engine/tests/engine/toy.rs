@@ -2,11 +2,9 @@
 //! position, and the logits are hashes of all KV so far. Any wrong block, row, position or order
 //! changes them.
 
-use models::{
-    EmbeddingRows, KvShape, Model, ModelSpec, Positions, PreparedMedia, SeqRows, StepInput,
-};
+use models::{EmbeddingRows, KvShape, Model, ModelSpec, Positions, PreparedMedia, Step};
 use std::sync::Arc;
-use tensor::{KvPool, Tensor};
+use tensor::{Device, KvPool, Tensor};
 use types::media::MediaKind;
 use types::prompt::{ExpandedPrompt, Placeholder};
 use types::{Error, Result, TokenId};
@@ -34,6 +32,7 @@ impl Toy {
                 architecture: "Toy",
                 vocab_size: VOCAB,
                 hidden_size: HIDDEN,
+                n_heads: 1,
                 kv: KvShape { n_layers: 1, n_kv_heads: 1, head_dim: 2 },
                 max_seq_len: 4096,
                 placeholders: vec![placeholder],
@@ -48,7 +47,7 @@ impl Model for Toy {
         &self.spec
     }
 
-    fn encode(&self, media: &[&PreparedMedia]) -> Result<Tensor> {
+    fn encode(&self, _: &Device, media: &[&PreparedMedia]) -> Result<Tensor> {
         let mut rows = Vec::new();
         for one in media {
             let grid = one.plan.grid;
@@ -86,21 +85,27 @@ impl Model for Toy {
         Positions { rows, delta }
     }
 
-    fn forward(&self, step: &StepInput<'_>, kv: &mut KvPool) -> Result<Tensor> {
-        if step.tokens.contains(&FAILS) {
+    fn forward(&self, _: &Device, step: &Step<'_>, kv: &mut KvPool) -> Result<Tensor> {
+        let tokens = step.tokens.as_slice::<u32>();
+        if tokens.contains(&FAILS) {
             return Err(Error::internal("an unlucky token"));
         }
-        assert!(!step.tokens.contains(&PANICS), "a very unlucky token");
-        let mut outputs = Vec::with_capacity(step.tokens.len());
-        for seq in step.seqs {
-            for idx in 0..seq.n_rows {
-                let input = input(step, outputs.len());
-                outputs.push(compute(kv, seq, seq.start_pos + idx, input));
-            }
-        }
-        let mut logits = Vec::with_capacity(step.logit_rows.len() * VOCAB);
-        for &row in step.logit_rows {
-            let broken = step.tokens[row] == NOT_A_NUMBER;
+        assert!(!tokens.contains(&PANICS), "a very unlucky token");
+        let key_counts = step.rows.key_counts.as_slice::<u32>().iter();
+        let owners = step.rows.seq_of_row.as_slice::<u32>().iter();
+        let outputs: Vec<u64> = owners
+            .zip(key_counts)
+            .enumerate()
+            .map(|(row, (&seq, &count))| {
+                let table = step.rows.table(seq as usize);
+                compute(kv, table, count as usize - 1, input(step, row))
+            })
+            .collect();
+        let all: Vec<u32> = (0..tokens.len() as u32).collect();
+        let wanted = step.wanted.as_ref().map_or(&all[..], |wanted| wanted.indices.as_slice());
+        let mut logits = Vec::with_capacity(wanted.len() * VOCAB);
+        for row in wanted.iter().map(|&row| row as usize) {
+            let broken = tokens[row] == NOT_A_NUMBER;
             let value = |token| (mix(outputs[row], token) >> 40) as f32 / (1 << 22) as f32;
             let value = |token| if broken { f32::NAN } else { value(token) };
             // The odd tokens at the end never come by themselves.
@@ -108,36 +113,37 @@ impl Model for Toy {
             logits.extend(common.map(value));
             logits.resize(logits.len().next_multiple_of(VOCAB), -50.0);
         }
-        Ok(Tensor::from_slice(&[step.logit_rows.len(), VOCAB], &logits))
+        Ok(Tensor::from_slice(&[wanted.len(), VOCAB], &logits))
     }
 }
 
 /// What a row brings: its token or embedding, and its position.
-fn input(step: &StepInput<'_>, row: usize) -> u64 {
-    let position = step.positions[row].iter().fold(7, |hash, axis| mix(hash, u64::from(*axis)));
+fn input(step: &Step<'_>, row: usize) -> u64 {
+    let position = &step.positions.as_slice::<u32>()[3 * row..][..3];
+    let position = position.iter().fold(7, |hash, axis| mix(hash, u64::from(*axis)));
     let inside = |span: &&EmbeddingRows<'_>| {
-        span.first_row <= row && row < span.first_row + span.rows.len() / HIDDEN
+        (span.first_row..span.first_row + span.rows.len()).contains(&row)
     };
     match step.embeddings.iter().find(inside) {
         Some(span) => {
-            let first = (row - span.first_row) * HIDDEN;
-            let values = &span.rows[first..first + HIDDEN];
+            let first = (span.rows.start + row - span.first_row) * HIDDEN;
+            let values = &span.of.as_slice::<f32>()[first..first + HIDDEN];
             values.iter().fold(position, |hash, value| mix(hash, u64::from(value.to_bits())))
         }
-        None => mix(position, u64::from(step.tokens[row])),
+        None => mix(position, u64::from(step.tokens.as_slice::<u32>()[row])),
     }
 }
 
 /// Reads the KV of all positions before `pos`, writes that of `pos`; gives a hash of all of it.
-fn compute(kv: &mut KvPool, seq: &SeqRows<'_>, pos: usize, input: u64) -> u64 {
-    let before = (0..pos).fold(11, |hash, pos| mix(hash, *slot(kv, seq, pos)));
-    *slot(kv, seq, pos) = mix(before, input);
-    mix(before, *slot(kv, seq, pos))
+fn compute(kv: &mut KvPool, table: &[u32], pos: usize, input: u64) -> u64 {
+    let before = (0..pos).fold(11, |hash, pos| mix(hash, *slot(kv, table, pos)));
+    *slot(kv, table, pos) = mix(before, input);
+    mix(before, *slot(kv, table, pos))
 }
 
-fn slot<'a>(kv: &'a mut KvPool, seq: &SeqRows<'_>, pos: usize) -> &'a mut u64 {
+fn slot<'a>(kv: &'a mut KvPool, table: &[u32], pos: usize) -> &'a mut u64 {
     let size = kv.layout.block_size;
-    let block = seq.block_table[pos / size] as usize;
+    let block = table[pos / size] as usize;
     assert!(block < kv.n_blocks);
     // SAFETY: the block lies in the arena and a key has eight bytes (two floats); only this thread
     // touches the pool during a step.

@@ -1,14 +1,15 @@
 //! A text decoder of the Llama family: RMS norms, grouped-query attention over the paged cache with
 //! rotary angles on three axes, a gated MLP.
 
-use crate::layers::rope::{angles_on_axes, inverse_frequencies};
-use crate::model::{EmbeddingRows, KvShape, StepInput};
+use crate::layers::rope::{AxisRotation, inverse_frequencies};
+use crate::model::KvShape;
+use crate::step::Step;
 use crate::weights::{Bias, Scope};
 use tensor::ops::{
-    Activation, Angles, KvRows, PagedSeq, Weight, attention_paged, embedding, kv_write, linear,
-    linear_add, rms_norm, rotary,
+    Activation, Angles, PagedRows, Weight, attention_paged, embedding, gather_rows, kv_write,
+    linear, linear_add, linear_f32, put_rows, rms_norm, rotary,
 };
-use tensor::{Device, KvPool, Tensor};
+use tensor::{DType, Device, KvPool, Tensor};
 use types::{Error, Result};
 
 /// Sizes and constants of a decoder.
@@ -38,7 +39,7 @@ pub(crate) struct DecoderShape {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     shape: DecoderShape,
-    frequencies: Vec<f32>,
+    rotation: AxisRotation,
     embed_tokens: Weight,
     layers: Vec<Layer>,
     norm: Tensor,
@@ -60,13 +61,14 @@ impl Decoder {
     /// Loads `embed_tokens`, `layers.N`, `norm` below `at`, and `lm_head` at the root.
     pub(crate) fn load(root: &Scope<'_>, at: &Scope<'_>, shape: DecoderShape) -> Result<Self> {
         let table = (shape.vocab_size, shape.width);
+        let frequencies = inverse_frequencies(shape.rope_theta, shape.kv.head_dim / 2);
         let load_layer = |idx| Layer::load(&at.at("layers").at(idx), &shape);
         let lm_head = match shape.is_head_tied {
             true => None,
             false => Some(root.linear("lm_head", table, Bias::Without)?),
         };
         Ok(Self {
-            frequencies: inverse_frequencies(shape.rope_theta, shape.kv.head_dim / 2),
+            rotation: AxisRotation::new(root.device(), &frequencies, &shape.rope_axes)?,
             embed_tokens: at.linear("embed_tokens", table, Bias::Without)?,
             layers: (0..shape.kv.n_layers).map(load_layer).collect::<Result<_>>()?,
             norm: at.vector("norm.weight", shape.width)?,
@@ -79,36 +81,39 @@ impl Decoder {
     pub(crate) fn forward(
         &self,
         device: &Device,
-        step: &StepInput<'_>,
+        step: &Step<'_>,
         kv: &mut KvPool,
     ) -> Result<Tensor> {
-        self.check(step, kv)?;
-        let mut residual = embedding(device, &self.embed_tokens, step.tokens)?;
-        for rows in step.embeddings {
-            put_rows(&mut residual, rows)?;
+        self.check(kv)?;
+        let mut residual = embedding(device, &self.embed_tokens, &step.tokens)?;
+        for media in step.embeddings {
+            put_rows(device, &mut residual, media.first_row, media.of, media.rows.clone())?;
         }
-        let angles = angles_on_axes(step.positions, &self.frequencies, &self.shape.rope_axes);
-        let spans = Spans::of(step);
+        let angles = self.rotation.angles(device, &step.positions)?;
         let (last, others) = self.layers.split_last().ok_or_else(|| misfit("no layers"))?;
         for (idx, layer) in others.iter().enumerate() {
             let qkv = self.keys(device, layer, (&residual, &angles))?;
-            kv_write(device, &qkv, (kv, idx), &spans.writes)?;
-            let seqs = spans.queries();
-            let attended = attention_paged(device, &qkv, self.shape.n_heads, (kv, idx), &seqs)?;
-            self.finish(device, layer, &attended, &mut residual)?;
+            kv_write(device, &qkv, (kv, idx), &step.rows)?;
+            self.finish((device, layer), (&qkv, &step.rows), (kv, idx), &mut residual)?;
+        }
+        let qkv = self.keys(device, last, (&residual, &angles))?;
+        kv_write(device, &qkv, (kv, others.len()), &step.rows)?;
+        if step.wanted.as_ref().is_some_and(|wanted| wanted.rows.n_rows() == 0) {
+            return Tensor::scratch_on(device, DType::F32, &[0, self.shape.vocab_size]);
         }
         // Behind the last layer's keys only the rows whose logits are wanted matter.
-        let qkv = self.keys(device, last, (&residual, &angles))?;
-        let idx = others.len();
-        kv_write(device, &qkv, (kv, idx), &spans.writes)?;
-        let wanted = spans.only(step.logit_rows);
-        let (qkv, mut residual) = (pick(&qkv, step.logit_rows), pick(&residual, step.logit_rows));
-        let seqs = wanted.queries();
-        let attended = attention_paged(device, &qkv, self.shape.n_heads, (kv, idx), &seqs)?;
-        self.finish(device, last, &attended, &mut residual)?;
+        let (qkv, mut residual, rows) = match &step.wanted {
+            None => (qkv, residual, &step.rows),
+            Some(wanted) => (
+                gather_rows(device, &qkv, &wanted.indices)?,
+                gather_rows(device, &residual, &wanted.indices)?,
+                &wanted.rows,
+            ),
+        };
+        self.finish((device, last), (&qkv, rows), (kv, others.len()), &mut residual)?;
         let normed = rms_norm(device, &residual, &self.norm, self.shape.epsilon)?;
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        linear(device, &normed, head, Activation::None)
+        linear_f32(device, &normed, head)
     }
 
     /// Queries, keys and values of all rows, rotated.
@@ -120,33 +125,30 @@ impl Decoder {
         Ok(qkv)
     }
 
-    /// What follows attention in a layer.
+    /// Attention to the cache, and what follows it in a layer.
     fn finish(
         &self,
-        device: &Device,
-        layer: &Layer,
-        attended: &Tensor,
+        (device, layer): (&Device, &Layer),
+        (qkv, rows): (&Tensor, &PagedRows),
+        kv: (&KvPool, usize),
         residual: &mut Tensor,
     ) -> Result<()> {
-        linear_add(device, attended, &layer.o_proj, residual)?;
+        let attended = attention_paged(device, qkv, self.shape.n_heads, kv, rows)?;
+        linear_add(device, &attended, &layer.o_proj, residual)?;
         let weight = &layer.post_attention_layernorm;
         let normed = rms_norm(device, residual, weight, self.shape.epsilon)?;
         let inner = linear(device, &normed, &layer.gate_up, Activation::SwiGlu)?;
         linear_add(device, &inner, &layer.down_proj, residual)
     }
 
-    fn check(&self, step: &StepInput<'_>, kv: &KvPool) -> Result<()> {
-        let n_rows = step.tokens.len();
+    fn check(&self, kv: &KvPool) -> Result<()> {
         let layout = kv.layout;
         let cached = (layout.n_layers, layout.n_kv_heads, layout.head_dim);
         let own = (self.shape.kv.n_layers, self.shape.kv.n_kv_heads, self.shape.kv.head_dim);
-        if cached != own {
-            return Err(misfit("the cache has another shape than the model's"));
+        if cached == own {
+            return Ok(());
         }
-        let rows_fit = step.positions.len() == n_rows
-            && step.seqs.iter().map(|seq| seq.n_rows).sum::<usize>() == n_rows;
-        let wanted_fit = step.logit_rows.is_sorted() && step.logit_rows.last() < Some(&n_rows);
-        if rows_fit && wanted_fit { Ok(()) } else { Err(misfit("the rows do not match")) }
+        Err(misfit("the cache has another shape than the model's"))
     }
 }
 
@@ -165,68 +167,6 @@ impl Layer {
             down_proj: at.at("mlp").linear("down_proj", (width, mlp_width), Bias::Without)?,
         })
     }
-}
-
-/// Where the rows of a step's sequences write, and what they see.
-struct Spans<'a> {
-    writes: Vec<KvRows<'a>>,
-    /// For each sequence: first row, first entry in `key_counts`, number of rows.
-    rows: Vec<(usize, usize)>,
-    key_counts: Vec<usize>,
-}
-
-impl<'a> Spans<'a> {
-    fn of(step: &StepInput<'a>) -> Self {
-        let mut spans = Self { writes: Vec::new(), rows: Vec::new(), key_counts: Vec::new() };
-        for seq in step.seqs {
-            let first_row = spans.key_counts.len();
-            let (n_rows, start_pos) = (seq.n_rows, seq.start_pos);
-            let block_table = seq.block_table;
-            spans.writes.push(KvRows { first_row, n_rows, start_pos, block_table });
-            spans.rows.push((first_row, n_rows));
-            spans.key_counts.extend((1..=n_rows).map(|idx| start_pos + idx));
-        }
-        spans
-    }
-
-    /// The same for some rows only, which are then numbered from 0.
-    fn only(&self, wanted: &[usize]) -> Self {
-        let mut first_row = 0;
-        let mut rows = Vec::with_capacity(self.rows.len());
-        for &(first, n) in &self.rows {
-            let n_wanted = wanted.iter().filter(|&&row| (first..first + n).contains(&row)).count();
-            rows.push((first_row, n_wanted));
-            first_row += n_wanted;
-        }
-        let key_counts = wanted.iter().map(|&row| self.key_counts[row]).collect();
-        Self { writes: self.writes.clone(), rows, key_counts }
-    }
-
-    fn queries(&self) -> Vec<PagedSeq<'_>> {
-        let seqs = self.rows.iter().zip(&self.writes);
-        seqs.map(|(&(first_row, n), write)| PagedSeq {
-            first_row,
-            key_counts: &self.key_counts[first_row..first_row + n],
-            block_table: write.block_table,
-        })
-        .collect()
-    }
-}
-
-fn put_rows(residual: &mut Tensor, rows: &EmbeddingRows<'_>) -> Result<()> {
-    let start = rows.first_row * residual.row_len();
-    let place = residual.as_mut_slice::<f32>().get_mut(start..start + rows.rows.len());
-    let place = place.ok_or_else(|| misfit("media rows lie outside the step"))?;
-    place.copy_from_slice(rows.rows);
-    Ok(())
-}
-
-/// Some rows of a tensor.
-fn pick(x: &Tensor, rows: &[usize]) -> Tensor {
-    let mut picked = Tensor::scratch::<f32>(&[rows.len(), x.row_len()]);
-    let places = picked.as_mut_slice::<f32>().chunks_exact_mut(x.row_len());
-    places.zip(rows).for_each(|(to, &row)| to.copy_from_slice(x.row(row)));
-    picked
 }
 
 fn misfit(what: &str) -> Error {

@@ -3,7 +3,7 @@
 
 use crate::weights::{Bias, Scope};
 use tensor::ops::{
-    Activation, Angles, Weight, attention_packed, layer_norm, linear, linear_add, rotary,
+    Activation, Angles, Segments, Weight, attention_packed, layer_norm, linear, linear_add, rotary,
 };
 use tensor::{Device, Tensor};
 use types::Result;
@@ -62,7 +62,7 @@ impl VisionBlock {
         device: &Device,
         residual: &mut Tensor,
         angles: &Angles,
-        frames: &[usize],
+        frames: &Segments,
     ) -> Result<()> {
         let n_heads = self.shape.n_heads;
         let normed = self.norm1.forward(device, residual)?;

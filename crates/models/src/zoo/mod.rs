@@ -8,7 +8,6 @@ use crate::processor::Processor;
 use crate::weights::{Rename, Weights};
 use serde_json::Value;
 use std::sync::Arc;
-use tensor::Device;
 use types::{Result, TokenId};
 
 /// Every architecture that can be served.
@@ -27,7 +26,7 @@ pub(crate) struct Family {
     /// Media to tower input.
     pub(crate) processor: fn(&ConfigFiles) -> Result<Arc<dyn Processor>>,
     /// The model itself.
-    pub(crate) build: fn(&ConfigFiles, &Weights<'_>, &Device) -> Result<Arc<dyn Model>>,
+    pub(crate) build: fn(&ConfigFiles, &Weights<'_>) -> Result<Arc<dyn Model>>,
     /// Stand-ins for files that a dummy model's folder may lack.
     pub(crate) stand_ins: StandIns,
 }

@@ -6,15 +6,19 @@ use crate::files::{ConfigFiles, parse, unusable};
 use crate::layers::decoder::{Decoder, DecoderShape};
 use crate::layers::rope::{AngleTable, inverse_frequencies};
 use crate::layers::vision_block::{LayerNorm, VisionBlock, VisionBlockShape};
-use crate::model::{KvShape, Model, ModelSpec, Positions, StepInput};
+use crate::model::{KvShape, Model, ModelSpec, Positions};
 use crate::options::ImageOptions;
 use crate::processor::{MediaPlan, PreparedMedia, Processor};
+use crate::step::Step;
 use crate::weights::{Bias, Rename, Scope, Weights};
 use crate::zoo::{Family, SpecialToken, StandIns};
 use media::{Image, Size};
 use serde::Deserialize;
 use std::sync::Arc;
-use tensor::ops::{Activation, Angles, Normalisation, PatchShape, Weight, linear, patches};
+use tensor::ops::{
+    Activation, Angles, Normalisation, PatchShape, Segments, Weight, concatenated, linear,
+    linear_f32, patches,
+};
 use tensor::{Device, KvPool, Tensor};
 use types::content::{CanonicalHasher, Digest};
 use types::media::{Grid, MediaKind};
@@ -33,7 +37,7 @@ pub(crate) const FAMILY: Family = Family {
     ],
     spec: |files| Ok(Config::of(files)?.spec(files)),
     processor: |files| Ok(Arc::new(ImageProcessor::of(files)?)),
-    build: |files, weights, device| Ok(Arc::new(Qwen2Vl::load(files, weights, device)?)),
+    build: |files, weights| Ok(Arc::new(Qwen2Vl::load(files, weights)?)),
     stand_ins: StandIns { special_tokens, chat_template: CHAT_TEMPLATE },
 };
 
@@ -176,6 +180,7 @@ impl Config {
             architecture: FAMILY.architecture,
             vocab_size: self.text.vocab_size,
             hidden_size: self.text.hidden_size,
+            n_heads: self.text.num_attention_heads,
             kv: KvShape {
                 n_layers: self.text.num_hidden_layers,
                 n_kv_heads: self.text.num_key_value_heads,
@@ -228,11 +233,10 @@ struct Qwen2Vl {
     merge_size: u32,
     tower: Tower,
     decoder: Decoder,
-    device: Device,
 }
 
 impl Qwen2Vl {
-    fn load(files: &ConfigFiles, weights: &Weights<'_>, device: &Device) -> Result<Self> {
+    fn load(files: &ConfigFiles, weights: &Weights<'_>) -> Result<Self> {
         let cfg = Config::of(files)?;
         let processor = ImageProcessor::of(files)?;
         if processor.shape != cfg.patch_shape() {
@@ -248,7 +252,7 @@ impl Qwen2Vl {
         let decoder = Decoder::load(&root, &text, cfg.decoder_shape(&spec))?;
         let tower = Tower::load(&root.at("model.visual"), &cfg, processor.normalisation)?;
         let merge_size = cfg.vision.spatial_merge_size as u32;
-        Ok(Self { spec, merge_size, tower, decoder, device: device.clone() })
+        Ok(Self { spec, merge_size, tower, decoder })
     }
 }
 
@@ -257,16 +261,16 @@ impl Model for Qwen2Vl {
         &self.spec
     }
 
-    fn encode(&self, media: &[&PreparedMedia]) -> Result<Tensor> {
-        self.tower.forward(&self.device, media)
+    fn encode(&self, device: &Device, media: &[&PreparedMedia]) -> Result<Tensor> {
+        self.tower.forward(device, media)
     }
 
     fn positions(&self, prompt: &ExpandedPrompt) -> Positions {
         positions(prompt, self.merge_size)
     }
 
-    fn forward(&self, step: &StepInput<'_>, kv: &mut KvPool) -> Result<Tensor> {
-        self.decoder.forward(&self.device, step, kv)
+    fn forward(&self, device: &Device, step: &Step<'_>, kv: &mut KvPool) -> Result<Tensor> {
+        self.decoder.forward(device, step, kv)
     }
 }
 
@@ -331,9 +335,10 @@ impl Tower {
             shape: patch,
             normalisation,
             angles: AngleTable::new(
+                at.device(),
                 &inverse_frequencies(TOWER_THETA, width / n_heads / 4),
                 TOWER_POSITIONS,
-            ),
+            )?,
             patch_embed: at.flattened("patch_embed.proj", &kernel)?,
             blocks: (0..depth).map(load_block).collect::<Result<_>>()?,
             ln_q: LayerNorm::load(&merger.at("ln_q"), width, TOWER_EPSILON)?,
@@ -345,12 +350,13 @@ impl Tower {
     fn forward(&self, device: &Device, media: &[&PreparedMedia]) -> Result<Tensor> {
         let grids: Vec<Grid> = media.iter().map(|medium| medium.plan.grid).collect();
         let mut residual = self.embed(device, media)?;
-        let angles = self.angles(&grids)?;
+        let angles = self.angles(device, &grids)?;
         // Each frame attends to itself only.
         let frames: Vec<usize> = grids
             .iter()
             .flat_map(|grid| std::iter::repeat_n((grid.h * grid.w) as usize, grid.t as usize))
             .collect();
+        let frames = Segments::new(device, &frames)?;
         for block in &self.blocks {
             block.forward(device, &mut residual, &angles, &frames)?;
         }
@@ -358,7 +364,7 @@ impl Tower {
         let n_rows = residual.n_rows() / (self.shape.merge_size * self.shape.merge_size);
         let merged = normed.reshaped(&[n_rows, self.mlp_0.k()]);
         let inner = linear(device, &merged, &self.mlp_0, Activation::Gelu)?;
-        linear(device, &inner, &self.mlp_2, Activation::None)
+        linear_f32(device, &inner, &self.mlp_2)
     }
 
     /// Patches of all media as rows of the tower's width.
@@ -367,31 +373,31 @@ impl Tower {
         for medium in media {
             let grid = medium.plan.grid;
             let cut = patches(device, &medium.pixels, grid, self.shape, &self.normalisation)?;
-            rows.push(linear(device, &cut, &self.patch_embed, Activation::None)?);
+            rows.push(linear_f32(device, &cut, &self.patch_embed)?);
         }
-        Ok(Tensor::concatenated(rows, self.patch_embed.n()))
+        concatenated(device, rows)
     }
 
     /// Angles of every patch, in the patches' order: half of a head turns with the row, half with
     /// the column.
-    fn angles(&self, grids: &[Grid]) -> Result<Angles> {
+    fn angles(&self, device: &Device, grids: &[Grid]) -> Result<Angles> {
         let merge = self.shape.merge_size;
         let mut places = Vec::new();
         for grid in grids {
             if grid.h.max(grid.w) as usize > TOWER_POSITIONS {
                 return Err(Error::internal("a grid longer than any plan's"));
             }
-            let frame = frame_places(*grid, merge);
+            let frame = frame_places(*grid, merge as u32);
             (0..grid.t).for_each(|_| places.extend_from_slice(&frame));
         }
-        Ok(self.angles.pairs(&places))
+        self.angles.pairs(device, &places)
     }
 }
 
 /// Row and column of every patch of a frame, window by window.
-fn frame_places(grid: Grid, merge: usize) -> Vec<(usize, usize)> {
-    let (h, w) = (grid.h as usize, grid.w as usize);
-    let windows = (0..h).step_by(merge).flat_map(|y| (0..w).step_by(merge).map(move |x| (y, x)));
+fn frame_places(grid: Grid, merge: u32) -> Vec<(u32, u32)> {
+    let along = |len: u32| (0..len).step_by(merge as usize);
+    let windows = along(grid.h).flat_map(|y| along(grid.w).map(move |x| (y, x)));
     let inside = |(y, x)| (0..merge * merge).map(move |i| (y + i / merge, x + i % merge));
     windows.flat_map(inside).collect()
 }

@@ -4,7 +4,7 @@
 use crate::ZOO;
 use crate::golden::Golden;
 use crate::sequence::{Loaded, Prompt, best, bits, table_for};
-use models::{EmbeddingRows, SeqRows, StepInput};
+use models::{EmbeddingRows, SeqRows, Step, StepInput};
 use std::num::NonZeroUsize;
 use tensor::{Device, KvPool, Tensor};
 use types::TokenId;
@@ -139,18 +139,17 @@ fn run_together(loaded: &Loaded, prompts: &[Prompt]) -> Tensor {
         .zip(&tables)
         .map(|(prompt, table)| SeqRows { n_rows: prompt.len(), start_pos: 0, block_table: table })
         .collect();
-    let mut spans: Vec<(usize, Vec<f32>)> = Vec::new();
+    let mut embeddings: Vec<EmbeddingRows<'_>> = Vec::new();
     let (mut tokens, mut positions): (Vec<TokenId>, Vec<[u32; 3]>) = (Vec::new(), Vec::new());
     for prompt in prompts {
-        let shifted = prompt.spans(0, prompt.len()).into_iter();
-        spans.extend(shifted.map(|(row, rows)| (row + tokens.len(), rows)));
+        let shifted = prompt.spans(0, prompt.len()).into_iter().map(|span| EmbeddingRows {
+            first_row: span.first_row + tokens.len(),
+            ..span
+        });
+        embeddings.extend(shifted);
         tokens.extend(&prompt.expanded.tokens);
         positions.extend(&prompt.positions.rows);
     }
-    let embeddings: Vec<EmbeddingRows<'_>> = spans
-        .iter()
-        .map(|(first_row, rows)| EmbeddingRows { first_row: *first_row, rows })
-        .collect();
     let logit_rows: Vec<usize> = (0..tokens.len()).collect();
     let step = StepInput {
         tokens: &tokens,
@@ -159,7 +158,7 @@ fn run_together(loaded: &Loaded, prompts: &[Prompt]) -> Tensor {
         embeddings: &embeddings,
         logit_rows: &logit_rows,
     };
-    loaded.model.forward(&step, &mut loaded.pool(n_blocks as usize)).unwrap()
+    loaded.forward(&step, &mut loaded.pool(n_blocks as usize))
 }
 
 #[test]
@@ -167,11 +166,7 @@ fn only_the_last_row_asked_for_has_the_same_bits() {
     each_prompt(|loaded, prompt, name| {
         let (expected, _) = whole(loaded, prompt);
         let table = table_for(prompt.len());
-        let spans = prompt.spans(0, prompt.len());
-        let embeddings: Vec<EmbeddingRows<'_>> = spans
-            .iter()
-            .map(|(first_row, rows)| EmbeddingRows { first_row: *first_row, rows })
-            .collect();
+        let embeddings = prompt.spans(0, prompt.len());
         let step = StepInput {
             tokens: &prompt.expanded.tokens,
             positions: &prompt.positions.rows,
@@ -179,7 +174,7 @@ fn only_the_last_row_asked_for_has_the_same_bits() {
             embeddings: &embeddings,
             logit_rows: &[prompt.len() - 1],
         };
-        let last = loaded.model.forward(&step, &mut loaded.pool(table.len())).unwrap();
+        let last = loaded.forward(&step, &mut loaded.pool(table.len()));
         assert_eq!(bits(last.as_f32()), bits(expected.row(prompt.len() - 1)), "{name}");
     });
 }
@@ -191,9 +186,9 @@ fn a_medium_encoded_among_others_has_the_same_bits() {
         let alone: Vec<f32> = prompt
             .prepared
             .iter()
-            .flat_map(|medium| loaded.model.encode(&[medium]).unwrap().as_f32().to_vec())
+            .flat_map(|medium| loaded.encode(&[medium]).as_f32().to_vec())
             .collect();
-        assert_eq!(bits(together.as_f32()), bits(&alone), "{name}");
+        assert_eq!(bits(together.as_slice()), bits(&alone), "{name}");
     });
 }
 
@@ -209,8 +204,8 @@ fn the_number_of_threads_changes_nothing() {
             for other in [&two, &five] {
                 let borrowed: Vec<_> = prompt.prepared.iter().collect();
                 if let Some(rows) = &prompt.rows {
-                    let again = other.model.encode(&borrowed).unwrap();
-                    assert_eq!(bits(rows.as_f32()), bits(again.as_f32()), "{family}/{index}");
+                    let again = other.encode(&borrowed);
+                    assert_eq!(bits(rows.as_slice()), bits(again.as_f32()), "{family}/{index}");
                 }
                 let (logits, _) = whole(other, &prompt);
                 assert_eq!(bits(logits.as_f32()), bits(expected.as_f32()), "{family}/{index}");
@@ -225,16 +220,18 @@ fn steps_that_contradict_themselves_are_refused() {
     let loaded = Loaded::open(&golden, &Device::all_cpus());
     let table = [0];
     let run = |tokens: &[TokenId], n_rows, block_table: &[u32], first_row, logit_rows: &[usize]| {
-        let rows = vec![0.0; loaded.model.spec().hidden_size];
+        let medium = Tensor::zeros::<f32>(&[1, loaded.model.spec().hidden_size]);
+        let of = &loaded.kept(&medium);
         let positions: Vec<[u32; 3]> = (0..2).map(|position| [position; 3]).collect();
         let step = StepInput {
             tokens,
             positions: &positions,
             seqs: &[SeqRows { n_rows, start_pos: 0, block_table }],
-            embeddings: &[EmbeddingRows { first_row, rows: &rows }],
+            embeddings: &[EmbeddingRows { first_row, of, rows: 0..1 }],
             logit_rows,
         };
-        loaded.model.forward(&step, &mut loaded.pool(1))
+        let step = Step::new(&loaded.device, loaded.model.spec(), &step)?;
+        loaded.model.forward(&loaded.device, &step, &mut loaded.pool(1))
     };
     assert!(run(&[1, 2], 2, &table, 1, &[1]).is_ok());
     assert!(run(&[1, 2], 2, &table, 0, &[]).is_ok(), "a chunk in the middle wants no logits");

@@ -2,11 +2,13 @@
 
 use crate::golden::{Golden, draw, numbers};
 use models::{
-    Description, EmbeddingRows, LoadFormat, Model, Positions, PreparedMedia, SeqRows, StepInput,
+    Description, EmbeddingRows, LoadFormat, Model, Positions, PreparedMedia, SeqRows, Step,
+    StepInput,
 };
 use serde_json::Value;
 use std::sync::Arc;
-use tensor::{DType, Device, KvLayout, KvPool, Tensor};
+use tensor::ops::copy_to_range;
+use tensor::{Device, KvLayout, KvPool, Slab, SlabRange, Tensor};
 use types::TokenId;
 use types::content::Digest;
 use types::media::{MediaItem, MediaKind};
@@ -17,6 +19,7 @@ pub(crate) const BLOCK_SIZE: usize = 16;
 
 /// A loaded model and what planners know of it.
 pub(crate) struct Loaded {
+    pub(crate) device: Device,
     pub(crate) model: Arc<dyn Model>,
     pub(crate) description: Description,
 }
@@ -27,14 +30,14 @@ pub(crate) struct Prompt {
     pub(crate) positions: Positions,
     pub(crate) prepared: Vec<PreparedMedia>,
     /// f32 `[media rows, hidden]`.
-    pub(crate) rows: Option<Tensor>,
+    pub(crate) rows: Option<SlabRange>,
 }
 
 impl Loaded {
     pub(crate) fn open(golden: &Golden, device: &Device) -> Self {
         let model = models::load(&golden.checkpoint, LoadFormat::Auto, device).unwrap();
         let description = models::describe(&golden.checkpoint, LoadFormat::Auto).unwrap();
-        Self { model, description }
+        Self { device: device.clone(), model, description }
     }
 
     /// Plans, prepares, encodes and expands a prompt of the goldens.
@@ -54,9 +57,29 @@ impl Loaded {
         let placeholders = &self.model.spec().placeholders;
         let expanded = expand(&short, placeholders, &items).unwrap();
         let borrowed: Vec<&PreparedMedia> = prepared.iter().collect();
-        let rows = (!prepared.is_empty()).then(|| self.model.encode(&borrowed).unwrap());
+        let rows = (!prepared.is_empty()).then(|| self.kept(&self.encode(&borrowed)));
         let positions = self.model.positions(&expanded);
         Prompt { expanded, positions, prepared, rows }
+    }
+
+    /// The rows of all media.
+    pub(crate) fn encode(&self, media: &[&PreparedMedia]) -> Tensor {
+        self.model.encode(&self.device, media).unwrap()
+    }
+
+    /// Rows where an engine keeps them.
+    pub(crate) fn kept(&self, rows: &Tensor) -> SlabRange {
+        let slab = Slab::new(self.device.arena(rows.n_bytes().next_multiple_of(256)).unwrap());
+        let mut range = slab.alloc(rows.n_bytes()).unwrap();
+        copy_to_range(&self.device, rows, 0..rows.n_rows(), &mut range).unwrap();
+        range
+    }
+
+    /// One step; its logits in host memory.
+    pub(crate) fn forward(&self, input: &StepInput<'_>, kv: &mut KvPool) -> Tensor {
+        let step = Step::new(&self.device, self.model.spec(), input).unwrap();
+        let logits = self.model.forward(&self.device, &step, kv).unwrap();
+        logits.to_host(&self.device).unwrap()
     }
 
     pub(crate) fn pool(&self, n_blocks: usize) -> KvPool {
@@ -66,9 +89,9 @@ impl Loaded {
             n_layers: kv.n_layers,
             n_kv_heads: kv.n_kv_heads,
             head_dim: kv.head_dim,
-            dtype: DType::F32,
+            dtype: self.device.compute_dtype(),
         };
-        KvPool::new(layout, n_blocks).unwrap()
+        KvPool::on(&self.device, layout, n_blocks).unwrap()
     }
 
     /// Runs rows `start..end` of one sequence and returns the logits of all of them.
@@ -80,11 +103,7 @@ impl Loaded {
     ) -> Tensor {
         let seqs = [SeqRows { n_rows: end - start, start_pos: start, block_table: table }];
         let positions: Vec<[u32; 3]> = (start..end).map(|i| prompt.positions.at(i)).collect();
-        let spans = prompt.spans(start, end);
-        let embeddings: Vec<EmbeddingRows<'_>> = spans
-            .iter()
-            .map(|(first_row, rows)| EmbeddingRows { first_row: *first_row, rows })
-            .collect();
+        let embeddings = prompt.spans(start, end);
         let logit_rows: Vec<usize> = (0..end - start).collect();
         let step = StepInput {
             tokens: &tokens[start..end],
@@ -93,7 +112,7 @@ impl Loaded {
             embeddings: &embeddings,
             logit_rows: &logit_rows,
         };
-        self.model.forward(&step, kv).unwrap()
+        self.forward(&step, kv)
     }
 
     /// Greedy tokens behind a prompt whose last logits are `logits`.
@@ -120,17 +139,15 @@ impl Loaded {
 
 impl Prompt {
     /// The media rows that fall into rows `start..end`, by their place in them.
-    pub(crate) fn spans(&self, start: usize, end: usize) -> Vec<(usize, Vec<f32>)> {
+    pub(crate) fn spans(&self, start: usize, end: usize) -> Vec<EmbeddingRows<'_>> {
         let mut first = 0;
         let mut spans = Vec::new();
         for placed in &self.expanded.items {
             let (from, to) = (placed.start.max(start), placed.end().min(end));
             if from < to {
-                let rows = self.rows.as_ref().unwrap();
-                let width = rows.row_len();
-                let at = (first + from - placed.start) * width;
-                let part = &rows.as_f32()[at..at + (to - from) * width];
-                spans.push((from - start, part.to_vec()));
+                let at = first + from - placed.start;
+                let of = self.rows.as_ref().unwrap();
+                spans.push(EmbeddingRows { first_row: from - start, of, rows: at..at + to - from });
             }
             first += placed.item.n_tokens as usize;
         }

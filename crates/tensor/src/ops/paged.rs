@@ -108,8 +108,8 @@ impl PagedRows {
         self.key_counts.n_elements()
     }
 
-    /// The blocks of sequence `seq_idx`; for the processor only.
-    pub(super) fn table(&self, seq_idx: usize) -> &[u32] {
+    /// The blocks of sequence `seq_idx`; panics if they lie on a GPU.
+    pub fn table(&self, seq_idx: usize) -> &[u32] {
         let starts = self.table_starts.as_slice::<u32>();
         let end = starts.get(seq_idx + 1).map_or(self.tables.n_elements(), |end| *end as usize);
         &self.tables.as_slice::<u32>()[starts[seq_idx] as usize..end]
