@@ -223,7 +223,8 @@ fn a_dummy_runs_from_its_config_alone() {
         let config = golden.checkpoint.join("config.json");
         std::fs::copy(&config, folder.0.join("config.json")).unwrap();
         assert!(models::describe(&folder.0, LoadFormat::Auto).is_err(), "{name}");
-        let model = models::load(&folder.0, LoadFormat::Dummy, &Device::all_cpus()).unwrap();
+        let device = Device::all_cpus();
+        let model = models::load(&folder.0, LoadFormat::Dummy, &device).unwrap();
         let description = models::describe(&folder.0, LoadFormat::Dummy).unwrap();
         assert_eq!(model.spec(), &description.spec);
         let tokenizer: Value =
@@ -232,7 +233,7 @@ fn a_dummy_runs_from_its_config_alone() {
             + tokenizer["added_tokens"].as_array().unwrap().len();
         assert_eq!(n_pieces, model.spec().vocab_size);
         assert!(description.card.file("chat_template.json").is_some());
-        let loaded = Loaded { model, description };
+        let loaded = Loaded { device, model, description };
         let bits = logits(&loaded, &golden);
         let is_number = |bits: &u32| f32::from_bits(*bits).is_finite() && *bits != 0;
         assert!(bits.iter().all(is_number), "{name}");

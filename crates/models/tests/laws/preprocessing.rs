@@ -97,7 +97,8 @@ const N_ENCODED: usize = 40;
 fn rows_are_planned_for_any_size_and_the_tower_gives_as_many() {
     for family in families() {
         let folder = golden_root().join(family).join("checkpoint");
-        let model = models::load(&folder, LoadFormat::Auto, &Device::all_cpus()).unwrap();
+        let device = Device::all_cpus();
+        let model = models::load(&folder, LoadFormat::Auto, &device).unwrap();
         let processor = processor(family);
         let mut state = 1_u64;
         let mut draw = |most: u32| {
@@ -119,7 +120,7 @@ fn rows_are_planned_for_any_size_and_the_tower_gives_as_many() {
                 let rgb = vec![idx as u8; (size.width * size.height * 3) as usize];
                 let image = Image { width: size.width, height: size.height, rgb };
                 let prepared = processor.prepare(&image, &plan, "{}").unwrap();
-                let rows = model.encode(&[&prepared]).unwrap();
+                let rows = model.encode(&device, &[&prepared]).unwrap();
                 assert_eq!(rows.shape(), [plan.n_tokens as usize, model.spec().hidden_size]);
             }
         }
