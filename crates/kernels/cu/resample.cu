@@ -3,7 +3,8 @@
 
 #include "common/dtype.cuh"
 
-// The host's struct has the same fields: rows, columns and channels, before and after.
+// The host's struct has the same fields: rows, columns and channels, before and after. Grids follow
+// each other; a block's y says in which it is.
 struct Sizes {
     uint32_t h, w, c;
     uint32_t h_out, w_out;
@@ -28,16 +29,28 @@ __device__ __forceinline__ Between between(uint32_t idx, uint32_t n, uint32_t n_
     return {low, min(low + 1, n - 1), weight};
 }
 
+template <typename T>
+__device__ __forceinline__ const T *grid_before(const T *x, const Sizes &sizes) {
+    return x + static_cast<size_t>(blockIdx.y) * sizes.h * sizes.w * sizes.c;
+}
+
+template <typename T>
+__device__ __forceinline__ T *result_of(T *y, const Sizes &sizes) {
+    const size_t n_results = static_cast<size_t>(sizes.h_out) * sizes.w_out;
+    return y + (blockIdx.y * n_results + blockIdx.x) * sizes.c;
+}
+
 // A block a result; threads take its channels.
 template <typename T>
 __device__ void bilinear(const T *x, T *y, const Sizes &sizes) {
     const Between rows = between(blockIdx.x / sizes.w_out, sizes.h, sizes.h_out);
     const Between columns = between(blockIdx.x % sizes.w_out, sizes.w, sizes.w_out);
     const size_t row_len = static_cast<size_t>(sizes.w) * sizes.c;
-    const T *upper = x + rows.low * row_len, *lower = x + rows.high * row_len;
+    const T *from = grid_before(x, sizes);
+    const T *upper = from + rows.low * row_len, *lower = from + rows.high * row_len;
     const size_t left = static_cast<size_t>(columns.low) * sizes.c;
     const size_t right = static_cast<size_t>(columns.high) * sizes.c;
-    T *to = y + static_cast<size_t>(blockIdx.x) * sizes.c;
+    T *to = result_of(y, sizes);
     for (uint32_t i = threadIdx.x; i < sizes.c; i += blockDim.x) {
         const float a = to_f32(upper[left + i]), b = to_f32(upper[right + i]);
         const float c = to_f32(lower[left + i]), d = to_f32(lower[right + i]);
@@ -60,11 +73,12 @@ __device__ void area(const T *x, T *y, const Sizes &sizes) {
     const uint2 rows = area_of(blockIdx.x / sizes.w_out, sizes.h, sizes.h_out);
     const uint2 columns = area_of(blockIdx.x % sizes.w_out, sizes.w, sizes.w_out);
     const float n = static_cast<float>((rows.y - rows.x) * (columns.y - columns.x));
-    T *to = y + static_cast<size_t>(blockIdx.x) * sizes.c;
+    T *to = result_of(y, sizes);
     for (uint32_t i = threadIdx.x; i < sizes.c; i += blockDim.x) {
         float sum = 0.0f;
         for (uint32_t row = rows.x; row < rows.y; row++) {
-            const T *from = x + (static_cast<size_t>(row) * sizes.w + columns.x) * sizes.c + i;
+            const size_t start = (static_cast<size_t>(row) * sizes.w + columns.x) * sizes.c;
+            const T *from = grid_before(x, sizes) + start + i;
             for (uint32_t column = columns.x; column < columns.y; column++, from += sizes.c) {
                 sum += to_f32(*from);
             }

@@ -5,6 +5,7 @@
 
 use super::misuse;
 use super::paged::PagedRows;
+use crate::cuda::{Arg, Cuda, Grid};
 use crate::device::Device;
 use crate::kv::KvPool;
 use crate::tensor::Tensor;
@@ -22,7 +23,7 @@ pub fn kv_write(
     let layout = kv.layout;
     let fits = 2 * layout.n_kv_heads * layout.head_dim <= qkv.row_len()
         && layer < layout.n_layers
-        && layout.dtype == device.compute_dtype()
+        && [layout.dtype, qkv.dtype()] == [device.compute_dtype(); 2]
         && rows.n_rows() == qkv.n_rows()
         && rows.fit(kv);
     if !fits {
@@ -30,7 +31,7 @@ pub fn kv_write(
     }
     match device {
         Device::Cpu(_) => run_cpu(qkv, (kv, layer), rows),
-        Device::Cuda(_) => return Err(misuse("kv_write", "not on a GPU yet")),
+        Device::Cuda(cuda) => run_cuda(cuda, qkv, (kv, layer), rows)?,
     }
     Ok(())
 }
@@ -71,62 +72,47 @@ fn write_row(
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dtype::DType;
-    use crate::kv::KvLayout;
-    use crate::ops::cases::Random;
-    use crate::ops::paged::SeqRows;
+/// Most threads of a block, which writes one row, and bytes of a thread.
+const ROW_THREADS_MAX: usize = 256;
+const BYTES_OF_THREAD: usize = 16;
 
-    const LAYOUT: KvLayout =
-        KvLayout { block_size: 4, n_layers: 3, n_kv_heads: 2, head_dim: 5, dtype: DType::F32 };
-
-    /// The whole pool as elements.
-    fn elements(kv: &KvPool) -> &[f32] {
-        let n = kv.layout.block_bytes() / 4 * kv.n_blocks;
-        // SAFETY: the pool's arena holds as many f32, and nobody writes it here.
-        unsafe { std::slice::from_raw_parts(kv.arena.base().cast(), n) }
-    }
-
-    #[test]
-    fn rows_go_where_the_layout_says_and_nowhere_else() {
-        let mut kv = KvPool::new(LAYOUT, 4).unwrap();
-        let device = Device::all_cpus();
-        let qkv = Random(3).tensor(&[5, 30]);
-        let (table, start, layer) = ([3, 0], 2, 1);
-        let other = SeqRows { n_rows: 1, start_pos: 0, block_table: &[1] };
-        let seq = SeqRows { n_rows: 4, start_pos: start, block_table: &table };
-        let rows = PagedRows::new(&device, &[other, seq]).unwrap();
-        kv_write(&device, &qkv, (&mut kv, layer), &rows).unwrap();
-        let mut expected = vec![0.0; elements(&kv).len()];
-        let places = (0..4).map(|idx| (1 + idx, table[(start + idx) / 4] as usize, (start + idx) % 4));
-        for (row, block, token) in places.chain([(0, 1, 0)]) {
-            for (head, which, dim) in (0..20).map(|i| (i / 10, i / 5 % 2, i % 5)) {
-                // [block][kv_head][layer][K|V][token][dim]
-                let at = ((((block * 2 + head) * 3 + layer) * 2 + which) * 4 + token) * 5 + dim;
-                // Behind ten columns of queries: keys of both heads, then values of both.
-                expected[at] = qkv.row(row)[10 + which * 10 + head * 5 + dim];
-            }
-        }
-        assert_eq!(elements(&kv), expected);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused() {
-        let device = Device::all_cpus();
-        let mut kv = KvPool::new(LAYOUT, 4).unwrap();
-        let qkv = Tensor::zeros::<f32>(&[5, 30]);
-        let mut run = |n_rows, start_pos, block_table: &[u32], layer| {
-            let seq = SeqRows { n_rows, start_pos, block_table };
-            let rows = PagedRows::new(&device, &[seq]).unwrap();
-            kv_write(&device, &qkv, (&mut kv, layer), &rows)
-        };
-        assert!(run(5, 0, &[1, 2], 2).is_ok());
-        assert!(run(5, 0, &[1], 2).is_err(), "the table is too short");
-        assert!(run(5, 4, &[9, 1, 2], 2).is_err(), "a block before the rows does not exist");
-        assert!(run(5, 0, &[1, 4], 2).is_err(), "there is no such block");
-        assert!(run(6, 0, &[1, 2], 2).is_err(), "there are no such rows");
-        assert!(run(5, 0, &[1, 2], 3).is_err(), "there is no such layer");
-    }
+fn run_cuda(
+    cuda: &Cuda,
+    qkv: &Tensor,
+    (kv, layer): (&mut KvPool, usize),
+    rows: &PagedRows,
+) -> Result<()> {
+    let layout = kv.layout;
+    let element_bytes = layout.dtype.n_bytes();
+    let head_bytes = layout.head_dim * element_bytes;
+    // In the order of the kernel's struct. The spare block counts: padding may name it.
+    let shape = [
+        kv.arena.n_bytes() / layout.block_bytes(),
+        layout.block_size,
+        layout.n_layers,
+        layer,
+        layout.n_kv_heads,
+        head_bytes,
+        qkv.row_len() * element_bytes,
+        rows.table_starts.n_elements(),
+        rows.tables.n_elements(),
+    ]
+    .map(|size| size as u32);
+    let n_threads = (2 * layout.n_kv_heads * head_bytes).div_ceil(BYTES_OF_THREAD);
+    let n_threads = n_threads.next_multiple_of(32).clamp(32, ROW_THREADS_MAX);
+    let grid = Grid::line(qkv.n_rows(), n_threads as u32);
+    let args = [
+        Arg::tensor(qkv),
+        Arg::Address(kv.arena.base() as u64),
+        Arg::tensor(&rows.tables),
+        Arg::tensor(&rows.table_starts),
+        Arg::tensor(&rows.seq_of_row),
+        Arg::tensor(&rows.key_counts),
+        Arg::Bytes(bytemuck::bytes_of(&shape)),
+    ];
+    cuda.launch("kv", "kv_write", grid, &args)
 }
+
+#[cfg(test)]
+#[path = "kv_write_tests.rs"]
+mod tests;

@@ -1,13 +1,18 @@
-//! Layer norm and RMS norm over the last dimension.
+//! Layer norm and RMS norm over the last dimension, and RMS norm over heads.
 //!
-//! Contract. `x` f32 `[rows, n]`, weight and bias f32 `[n]`; result f32 `[rows, n]`. Sums are f32
-//! in sixteen lanes that are added in a fixed order, the variance is that of the centred values.
+//! Contract. `x` f32 `[rows, n]`, weight and bias f32 `[n]`; result `[rows, n]` in the device's
+//! compute type. Sums are f32 in a fixed order that depends on `n` alone; the variance is that of
+//! the centred values. A norm whose weight is `1 + w`, or has none, is one whose weight was made so
+//! when it was loaded.
 
 use super::misuse;
+use crate::cuda::{Arg, Cuda, Grid};
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::simd::{Isa, Kernel, LANES, Lanes, launch};
 use crate::tensor::Tensor;
 use crate::threads::Threads;
+use std::ops::Range;
 use types::Result;
 
 /// `(x - mean) / sqrt(variance + epsilon) · weight + bias`.
@@ -23,10 +28,7 @@ pub fn layer_norm(
     if weight.row_len() != x.row_len() || bias.row_len() != x.row_len() {
         return Err(misuse("layer_norm", "the weight does not fit the input"));
     }
-    match device {
-        Device::Cpu(threads) => Ok(run_cpu(threads, Isa::best(), x, (weight, Some(bias), epsilon))),
-        Device::Cuda(_) => Err(misuse("layer_norm", "not on a GPU yet")),
-    }
+    run(device, x, (weight, Some(bias), epsilon))
 }
 
 /// `x / sqrt(mean of squares + epsilon) · weight`.
@@ -36,9 +38,42 @@ pub fn rms_norm(device: &Device, x: &Tensor, weight: &Tensor, epsilon: f32) -> R
     if weight.row_len() != x.row_len() {
         return Err(misuse("rms_norm", "the weight does not fit the input"));
     }
+    run(device, x, (weight, None, epsilon))
+}
+
+/// The RMS norm of each of the heads `heads` in every row, in place; `x` is of the compute type, a
+/// head as long as the weight.
+///
+/// Errors: shapes that do not fit.
+pub fn rms_norm_heads(
+    device: &Device,
+    x: &mut Tensor,
+    weight: &Tensor,
+    epsilon: f32,
+    heads: Range<usize>,
+) -> Result<()> {
+    let fits = x.dtype() == device.compute_dtype() && weight.dtype() == DType::F32;
+    if !fits || weight.row_len() == 0 || heads.end * weight.row_len() > x.row_len() {
+        return Err(misuse("rms_norm_heads", "the heads or the weight do not fit the input"));
+    }
     match device {
-        Device::Cpu(threads) => Ok(run_cpu(threads, Isa::best(), x, (weight, None, epsilon))),
-        Device::Cuda(_) => Err(misuse("rms_norm", "not on a GPU yet")),
+        Device::Cpu(threads) => heads_cpu(threads, Isa::best(), x, (weight, epsilon, heads)),
+        Device::Cuda(cuda) => heads_cuda(cuda, x, (weight, epsilon, heads))?,
+    }
+    Ok(())
+}
+
+/// Weight, bias and epsilon; with a bias it is a layer norm, without it an RMS norm.
+type Parameters<'a> = (&'a Tensor, Option<&'a Tensor>, f32);
+
+fn run(device: &Device, x: &Tensor, parameters: Parameters<'_>) -> Result<Tensor> {
+    let (weight, bias, _) = parameters;
+    if [Some(x), Some(weight), bias].iter().flatten().any(|x| x.dtype() != DType::F32) {
+        return Err(misuse("norm", "the input or the weight is not f32"));
+    }
+    match device {
+        Device::Cpu(threads) => Ok(run_cpu(threads, Isa::best(), x, parameters)),
+        Device::Cuda(cuda) => run_cuda(device, cuda, x, parameters),
     }
 }
 
@@ -49,7 +84,7 @@ fn run_cpu(
     threads: &Threads,
     isa: Isa,
     x: &Tensor,
-    (weight, bias, epsilon): (&Tensor, Option<&Tensor>, f32),
+    (weight, bias, epsilon): Parameters<'_>,
 ) -> Tensor {
     let mut y = Tensor::scratch::<f32>(x.shape());
     let n = x.row_len();
@@ -61,6 +96,20 @@ fn run_cpu(
         unsafe { launch(isa, Norm { x, y, weight, bias, epsilon }) };
     });
     y
+}
+
+fn heads_cpu(
+    threads: &Threads,
+    isa: Isa,
+    x: &mut Tensor,
+    (weight, epsilon, heads): (&Tensor, f32, Range<usize>),
+) {
+    let (width, weight) = (x.row_len(), weight.as_f32());
+    let task_len = (TASK_ELEMENTS / width).max(1) * width;
+    threads.for_each_chunk(x.as_mut_slice::<f32>(), task_len, &|_, x| {
+        // SAFETY: the heads lie inside the rows, and each has the length of the weight.
+        unsafe { launch(isa, NormHeads { x, width, weight, epsilon, heads: heads.clone() }) };
+    });
 }
 
 struct Norm<'a> {
@@ -86,6 +135,47 @@ impl Kernel for Norm<'_> {
                 let scale = 1.0 / (variance + self.epsilon).sqrt();
                 write_row::<L>((x, y), (mean, scale), self.weight, self.bias);
             }
+        }
+    }
+}
+
+struct NormHeads<'a> {
+    x: &'a mut [f32],
+    width: usize,
+    weight: &'a [f32],
+    epsilon: f32,
+    heads: Range<usize>,
+}
+
+impl Kernel for NormHeads<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let dim = self.weight.len();
+        for row in self.x.chunks_exact_mut(self.width) {
+            let heads = row.chunks_exact_mut(dim).take(self.heads.end).skip(self.heads.start);
+            for head in heads {
+                // SAFETY: head and weight have `dim` elements.
+                unsafe {
+                    let squares = sum_over::<L, true>(head, 0.0) / dim as f32;
+                    scale_head::<L>(head, 1.0 / (squares + self.epsilon).sqrt(), self.weight);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn scale_head<L: Lanes>(head: &mut [f32], scale: f32, weight: &[f32]) {
+    let n = head.len();
+    // SAFETY: reads and writes stay inside the head and the weight, which is as long.
+    unsafe {
+        let scale = L::splat(scale);
+        for start in (0..n).step_by(LANES) {
+            let left = n - start;
+            let scaled = read_some::<L>(&head[start..], left).mul(scale);
+            let value = scaled.mul(read_some::<L>(&weight[start..], left));
+            let to = head[start..].as_mut_ptr();
+            if left >= LANES { value.store(to) } else { value.store_first(to, left) }
         }
     }
 }
@@ -147,58 +237,49 @@ unsafe fn read_some<L: Lanes>(from: &[f32], left: usize) -> L {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::cases::{Random, assert_close, bits, everywhere};
+/// Most threads of a block.
+const THREADS_MAX: usize = 1024;
+/// Elements that a thread reads at a time, and how often it does if a row is not too long: two
+/// loads under way at once, and still many threads where there is only one row.
+const GROUP: usize = 4;
+const GROUPS_OF_THREAD: usize = 2;
 
-    /// Rows and columns: around the vector width, real widths, more than a task.
-    const CASES: &[(usize, usize)] =
-        &[(1, 1), (1, 15), (2, 16), (3, 17), (5, 33), (4, 160), (300, 256), (2, 1280), (0, 16)];
-    const EPSILON: f32 = 1e-6;
-
-    fn reference(x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f64> {
-        let n = x.len() as f64;
-        let mean: f64 = bias.map_or(0.0, |_| x.iter().map(|&v| f64::from(v)).sum::<f64>() / n);
-        let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
-        let scale = 1.0 / (variance + f64::from(EPSILON)).sqrt();
-        let scaled =
-            x.iter().zip(weight).map(|(&v, &w)| (f64::from(v) - mean) * scale * f64::from(w));
-        scaled.enumerate().map(|(i, v)| v + bias.map_or(0.0, |bias| f64::from(bias[i]))).collect()
-    }
-
-    fn check((n_rows, n): (usize, usize), is_layer_norm: bool) {
-        let mut random = Random((n_rows + n) as u64);
-        // Far from zero, so that a variance without centring would show.
-        let values: Vec<f32> = random.units(n_rows * n).iter().map(|v| v + 3.0).collect();
-        let x = Tensor::from_slice(&[n_rows, n], &values);
-        let (weight, bias) = (random.tensor(&[n]), random.tensor(&[n]));
-        let bias = is_layer_norm.then_some(&bias);
-        let expected: Vec<f64> = (0..n_rows)
-            .flat_map(|row| reference(x.row(row), weight.as_f32(), bias.map(Tensor::as_f32)))
-            .collect();
-        let mut first = None;
-        for (threads, isa) in everywhere() {
-            let y = run_cpu(&threads, isa, &x, (&weight, bias, EPSILON));
-            // A single column is all rounding error, scaled up by 1/sqrt(epsilon).
-            assert_close(y.as_f32(), &expected, 2e-5, &format!("{n_rows} x {n}"));
-            assert_eq!(&bits(&y), first.get_or_insert(bits(&y)), "{isa:?} has other bits");
-        }
-    }
-
-    #[test]
-    fn rows_are_normalised() {
-        for &size in CASES {
-            check(size, true);
-            check(size, false);
-        }
-    }
-
-    #[test]
-    fn shapes_that_do_not_fit_are_refused() {
-        let device = Device::all_cpus();
-        let (x, weight) = (Tensor::zeros::<f32>(&[2, 8]), Tensor::zeros::<f32>(&[7]));
-        assert!(rms_norm(&device, &x, &weight, EPSILON).is_err());
-        assert!(layer_norm(&device, &x, &weight, &weight, EPSILON).is_err());
-    }
+fn run_cuda(
+    device: &Device,
+    cuda: &Cuda,
+    x: &Tensor,
+    (weight, bias, epsilon): Parameters<'_>,
+) -> Result<Tensor> {
+    let dtype = device.compute_dtype();
+    let mut y = Tensor::scratch_on(device, dtype, x.shape())?;
+    let n = x.row_len();
+    let n_threads = n.div_ceil(GROUP * GROUPS_OF_THREAD).next_multiple_of(32);
+    let grid = Grid::line(x.n_rows(), n_threads.clamp(32, THREADS_MAX) as u32);
+    let what = if bias.is_some() { "layer_norm" } else { "rms_norm" };
+    let mut args = vec![Arg::tensor(x), Arg::mut_tensor(&mut y), Arg::tensor(weight)];
+    args.extend(bias.map(Arg::tensor));
+    args.extend([Arg::I32(n as i32), Arg::F32(epsilon)]);
+    cuda.launch("norm", &format!("{what}_{}", dtype.name()), grid, &args)?;
+    Ok(y)
 }
+
+/// Warps of a block, each of which takes heads of one row in turn.
+const HEAD_WARPS_MAX: usize = 8;
+
+fn heads_cuda(
+    cuda: &Cuda,
+    x: &mut Tensor,
+    (weight, epsilon, heads): (&Tensor, f32, Range<usize>),
+) -> Result<()> {
+    let grid = Grid::line(x.n_rows(), (heads.len().clamp(1, HEAD_WARPS_MAX) * 32) as u32);
+    let name = format!("rms_norm_heads_{}", x.dtype().name());
+    let sizes = [x.row_len(), heads.start, heads.len(), weight.row_len()];
+    let mut args = vec![Arg::mut_tensor(x), Arg::tensor(weight)];
+    args.extend(sizes.map(|size| Arg::I32(size as i32)));
+    args.push(Arg::F32(epsilon));
+    cuda.launch("norm", &name, grid, &args)
+}
+
+#[cfg(test)]
+#[path = "norm_tests.rs"]
+mod tests;

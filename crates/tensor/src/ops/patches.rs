@@ -1,14 +1,17 @@
 //! Pixels to the tower's patches: rescaled, normalised, and cut in the order of merged windows.
 //!
-//! Contract. `frames` u8 `[n_frames, 14·h, 14·w, 3]` (14 standing for the patch size); result f32
-//! `[t·h·w, 3·T·P·P]`, a row per patch, its elements in the order (channel, frame, y, x), the
-//! patches in the order (t, window row, window column, row in window, column in window). A picture
-//! is one frame, seen `T` times. Values are `(value · rescale - mean) / std`, rounded like the
-//! reference's steps.
+//! Contract. `frames` u8 `[n_frames, 14·h, 14·w, 3]` (14 standing for the patch size), in host
+//! memory; result `[t·h·w, 3·T·P·P]` in the compute type, a row per patch, its elements in the order
+//! (channel, frame, y, x), the patches in the order (t, window row, window column, row in window,
+//! column in window). A picture is one frame, seen `T` times. Values are
+//! `(value · rescale - mean) / std`, rounded like the reference's steps.
 
 use super::misuse;
+use crate::cuda::{self, Arg, Cuda};
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::tensor::Tensor;
+use crate::threads::Threads;
 use types::Result;
 use types::media::Grid;
 
@@ -53,18 +56,22 @@ pub fn patches(
     if n_frames * frame_len != frames.len() || !(is_picture || is_video) || !whole_windows {
         return Err(misuse("patches", "the frames are not those of the grid"));
     }
-    let Device::Cpu(threads) = device else {
-        return Err(misuse("patches", "not on a GPU yet"));
-    };
     let cutter = Cutter { frames, grid, shape, table: value_table(normalisation), n_frames };
-    let row_len = 3 * shape.temporal_patch_size * shape.patch_size * shape.patch_size;
-    let mut rows = Tensor::scratch::<f32>(&[grid.n_patches(), row_len]);
+    let mut rows = Tensor::scratch_on(device, device.compute_dtype(), &cutter.result_shape())?;
+    match device {
+        Device::Cpu(threads) => run_cpu(threads, &cutter, &mut rows),
+        Device::Cuda(gpu) => run_cuda(device, gpu, &cutter, &mut rows)?,
+    }
+    Ok(rows)
+}
+
+fn run_cpu(threads: &Threads, cutter: &Cutter<'_>, rows: &mut Tensor) {
+    let row_len = rows.row_len();
     threads.for_each_chunk(rows.as_mut_slice::<f32>(), TASK_PATCHES * row_len, &|task, rows| {
         for (idx, row) in rows.chunks_exact_mut(row_len).enumerate() {
             cutter.cut(task * TASK_PATCHES + idx, row);
         }
     });
-    Ok(rows)
 }
 
 /// Patches of one task: some 20 µs of work.
@@ -79,6 +86,11 @@ struct Cutter<'a> {
 }
 
 impl Cutter<'_> {
+    fn result_shape(&self) -> [usize; 2] {
+        let PatchShape { patch_size: size, temporal_patch_size: depth, .. } = self.shape;
+        [self.grid.n_patches(), 3 * depth * size * size]
+    }
+
     /// Writes the row of patch `idx`.
     fn cut(&self, idx: usize, row: &mut [f32]) {
         let PatchShape { patch_size: size, temporal_patch_size: depth, .. } = self.shape;
@@ -119,68 +131,44 @@ fn value_table(normalisation: &Normalisation) -> [[f32; 256]; 3] {
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PLAIN: Normalisation = Normalisation { rescale: 1.0, mean: [0.0; 3], std: [1.0; 3] };
-
-    /// Builds every element by its definition.
-    fn check(grid: Grid, shape: PatchShape, n_frames: usize) {
-        let (size, depth, merge) = (shape.patch_size, shape.temporal_patch_size, shape.merge_size);
-        let (height, width) = (grid.h as usize * size, grid.w as usize * size);
-        let frames: Vec<u8> = (0..n_frames * height * width * 3).map(|i| (i % 251) as u8).collect();
-        let rows = patches(&Device::all_cpus(), &frames, grid, shape, &PLAIN).unwrap();
-        let mut expected = Vec::new();
-        for t in 0..grid.t as usize {
-            for (window_y, window_x) in pairs(grid.h as usize / merge, grid.w as usize / merge) {
-                for (y, x) in pairs(merge, merge) {
-                    for (channel, frame) in pairs(3, depth) {
-                        let frame = if n_frames == 1 { 0 } else { t * depth + frame };
-                        for (line, column) in pairs(size, size) {
-                            let y = (window_y * merge + y) * size + line;
-                            let x = (window_x * merge + x) * size + column;
-                            let at = ((frame * height + y) * width + x) * 3 + channel;
-                            expected.push(f32::from(frames[at]));
-                        }
-                    }
-                }
-            }
-        }
-        assert_eq!(rows.as_f32(), expected);
-    }
-
-    fn pairs(n: usize, m: usize) -> impl Iterator<Item = (usize, usize)> {
-        (0..n).flat_map(move |a| (0..m).map(move |b| (a, b)))
-    }
-
-    #[test]
-    fn elements_are_where_the_contract_says() {
-        let shape = PatchShape { patch_size: 14, temporal_patch_size: 2, merge_size: 2 };
-        check(Grid { t: 1, h: 2, w: 2 }, shape, 1);
-        check(Grid { t: 1, h: 4, w: 10 }, shape, 1);
-        check(Grid { t: 3, h: 4, w: 2 }, shape, 6);
-        let shape = PatchShape { patch_size: 3, temporal_patch_size: 1, merge_size: 1 };
-        check(Grid { t: 1, h: 5, w: 7 }, shape, 1);
-    }
-
-    #[test]
-    fn frames_of_another_grid_are_refused() {
-        let shape = PatchShape { patch_size: 2, temporal_patch_size: 2, merge_size: 1 };
-        let device = Device::all_cpus();
-        for n_bytes in [0, 11, 13, 36] {
-            let grid = Grid { t: 1, h: 1, w: 1 };
-            assert!(patches(&device, &vec![0; n_bytes], grid, shape, &PLAIN).is_err());
-        }
-    }
-
-    #[test]
-    fn values_are_normalised_per_channel() {
-        let normalisation =
-            Normalisation { rescale: 1.0 / 255.0, mean: [0.5, 0.25, 0.0], std: [0.5, 1.0, 2.0] };
-        let table = value_table(&normalisation);
-        assert_eq!([table[0][0], table[0][255]], [-1.0, 1.0]);
-        assert_eq!([table[1][0], table[1][255]], [-0.25, 0.75]);
-        assert_eq!([table[2][0], table[2][255]], [0.0, 0.5]);
-    }
+/// What the kernel must know beside the pixels: a parameter, so that nothing is uploaded for it.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Cutting {
+    table: [[f32; 256]; 3],
+    grid_h: u32,
+    grid_w: u32,
+    patch_size: u32,
+    temporal_patch_size: u32,
+    merge_size: u32,
+    n_frames: u32,
+    n_patches: u32,
 }
+
+/// Threads of a block, which cuts several patches, because it first copies the table of values.
+const PATCH_THREADS: u32 = 128;
+const PATCHES_OF_BLOCK: usize = 8;
+
+fn run_cuda(device: &Device, gpu: &Cuda, cutter: &Cutter<'_>, rows: &mut Tensor) -> Result<()> {
+    let frames = Tensor::scratch_on(device, DType::U8, &[cutter.frames.len()])?;
+    gpu.upload(cutter.frames, frames.address())?;
+    let PatchShape { patch_size, temporal_patch_size, merge_size } = cutter.shape;
+    let cutting = Cutting {
+        table: cutter.table,
+        grid_h: cutter.grid.h,
+        grid_w: cutter.grid.w,
+        patch_size: patch_size as u32,
+        temporal_patch_size: temporal_patch_size as u32,
+        merge_size: merge_size as u32,
+        n_frames: cutter.n_frames as u32,
+        n_patches: rows.n_rows() as u32,
+    };
+    let grid = cuda::Grid::line(rows.n_rows().div_ceil(PATCHES_OF_BLOCK), PATCH_THREADS);
+    let name = format!("patches_{}", rows.dtype().name());
+    let cutting = Arg::Bytes(bytemuck::bytes_of(&cutting));
+    gpu.launch("patches", &name, grid, &[Arg::tensor(&frames), Arg::mut_tensor(rows), cutting])
+}
+
+#[cfg(test)]
+#[path = "patches_tests.rs"]
+mod tests;

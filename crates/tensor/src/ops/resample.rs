@@ -161,8 +161,7 @@ fn run_cuda(
     let threads = n_channels.next_multiple_of(32).clamp(32, THREADS_MAX) as u32;
     let blocks = [(to.h * to.w) as u32, n_grids as u32, 1];
     let grid = Grid { blocks, threads, shared_bytes: 0 };
-    let args =
-        [Arg::tensor(x), Arg::mut_tensor(y), Arg::Bytes(bytemuck::bytes_of(&fields))];
+    let args = [Arg::tensor(x), Arg::mut_tensor(y), Arg::Bytes(bytemuck::bytes_of(&fields))];
     cuda.launch("resample", &format!("{name}_{}", x.dtype().name()), grid, &args)
 }
 

@@ -1,11 +1,14 @@
-//! Rotary position embedding in its "rotate half" form.
+//! Rotary position embedding: the angles of positions, and the rotation of heads by them.
 //!
-//! Contract. `x` f32 `[rows, width]`, heads of `2h` columns side by side; `angles` holds cosines
-//! and sines f32 `[rows, h]`. In every head given, for `i < h`: `x[i], x[i+h]` become
-//! `x[i] cos - x[i+h] sin, x[i+h] cos + x[i] sin`. In place.
+//! Contract. `x` `[rows, width]` in the compute type, heads of `2h` columns side by side; `angles`
+//! holds cosines and sines f32 `[rows, h]`. In every head given, for `i < h`, a pair of elements
+//! `a, b` becomes `a cos - b sin, b cos + a sin`, in place. The pair is `x[i], x[i+h]` ("rotate
+//! half"), or `x[2i], x[2i+1]` where neighbours turn together.
 
 use super::misuse;
+use crate::cuda::{Arg, Cuda, Grid};
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::simd::{Isa, Kernel, LANES, Lanes, launch};
 use crate::tensor::Tensor;
 use crate::threads::Threads;
@@ -22,7 +25,8 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// Angles where frequency `i` turns with the position on axis `axes[i]`.
+    /// Angles where frequency `i` turns with the position on axis `axes[i]`; the product of both
+    /// is rounded to f32.
     ///
     /// `positions` is u32 `[rows, 3]`, `frequencies` f32 `[h]`, `axes` u32 `[h]`, each below 3.
     /// Errors: shapes that do not fit.
@@ -32,12 +36,14 @@ impl Angles {
         frequencies: &Tensor,
         axes: &Tensor,
     ) -> Result<Self> {
-        if positions.row_len() != 3 || axes.n_elements() != frequencies.n_elements() {
+        let dtypes = [positions.dtype(), frequencies.dtype(), axes.dtype()];
+        let shapes_fit = positions.row_len() == 3 && axes.n_elements() == frequencies.n_elements();
+        if !shapes_fit || dtypes != [DType::U32, DType::F32, DType::U32] {
             return Err(misuse("angles", "positions, frequencies and axes do not fit"));
         }
         match device {
             Device::Cpu(_) => Ok(angles_cpu(positions, frequencies, axes)),
-            Device::Cuda(_) => Err(misuse("angles", "not on a GPU yet")),
+            Device::Cuda(cuda) => angles_cuda(device, cuda, (positions, frequencies, axes)),
         }
     }
 }
@@ -56,18 +62,50 @@ fn angles_cpu(positions: &Tensor, frequencies: &Tensor, axes: &Tensor) -> Angles
     Angles { cos, sin }
 }
 
-/// Rotates the heads of `heads` in every row.
+/// Which two elements of a head turn together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// One of either half.
+    Halves,
+    /// Neighbours.
+    Pairs,
+}
+
+/// Rotates the heads of `heads` in every row, an element of the first half with one of the second.
 ///
 /// Errors: shapes that do not fit.
 pub fn rotary(device: &Device, x: &mut Tensor, angles: &Angles, heads: Range<usize>) -> Result<()> {
+    run(device, Form::Halves, x, angles, heads)
+}
+
+/// Rotates the heads of `heads` in every row, an element with its neighbour.
+///
+/// Errors: shapes that do not fit.
+pub fn rotary_pairs(
+    device: &Device,
+    x: &mut Tensor,
+    angles: &Angles,
+    heads: Range<usize>,
+) -> Result<()> {
+    run(device, Form::Pairs, x, angles, heads)
+}
+
+fn run(
+    device: &Device,
+    form: Form,
+    x: &mut Tensor,
+    angles: &Angles,
+    heads: Range<usize>,
+) -> Result<()> {
     let half = angles.cos.row_len();
     let rows_fit = angles.cos.n_rows() == x.n_rows() && angles.cos.shape() == angles.sin.shape();
-    if !rows_fit || heads.end * 2 * half > x.row_len() {
+    let dtype_fits = x.dtype() == device.compute_dtype();
+    if !rows_fit || !dtype_fits || half == 0 || heads.end * 2 * half > x.row_len() {
         return Err(misuse("rotary", "the angles do not fit the input"));
     }
     match device {
-        Device::Cpu(threads) => run_cpu(threads, Isa::best(), x, (angles, heads)),
-        Device::Cuda(_) => return Err(misuse("rotary", "not on a GPU yet")),
+        Device::Cpu(threads) => run_cpu((threads, Isa::best()), form, x, (angles, heads)),
+        Device::Cuda(cuda) => run_cuda(cuda, form, x, (angles, heads))?,
     }
     Ok(())
 }
@@ -75,19 +113,26 @@ pub fn rotary(device: &Device, x: &mut Tensor, angles: &Angles, heads: Range<usi
 /// Elements of one task: some 10 µs of work.
 const TASK_ELEMENTS: usize = 64 * 1024;
 
-fn run_cpu(threads: &Threads, isa: Isa, x: &mut Tensor, (angles, heads): (&Angles, Range<usize>)) {
+fn run_cpu(
+    (threads, isa): (&Threads, Isa),
+    form: Form,
+    x: &mut Tensor,
+    (angles, heads): (&Angles, Range<usize>),
+) {
     let (width, half) = (x.row_len(), angles.cos.row_len());
     let task_rows = (TASK_ELEMENTS / width).max(1);
     let (cos, sin) = (angles.cos.as_f32(), angles.sin.as_f32());
     threads.for_each_chunk(x.as_mut_slice::<f32>(), task_rows * width, &|task, x| {
         let start = task * task_rows * half;
         let (cos, sin) = (&cos[start..], &sin[start..]);
+        let heads = heads.clone();
         // SAFETY: the angles cover the rows, the heads lie inside each.
-        unsafe { launch(isa, Rotate { x, cos, sin, width, half, heads: heads.clone() }) };
+        unsafe { launch(isa, Rotate { form, x, cos, sin, width, half, heads }) };
     });
 }
 
 struct Rotate<'a> {
+    form: Form,
     x: &'a mut [f32],
     cos: &'a [f32],
     sin: &'a [f32],
@@ -105,8 +150,11 @@ impl Kernel for Rotate<'_> {
             for head in
                 x.chunks_exact_mut(2 * self.half).take(self.heads.end).skip(self.heads.start)
             {
-                // SAFETY: a head has twice as many elements as there are angles.
-                unsafe { rotate_head::<L>(head, cos, sin) };
+                match self.form {
+                    // SAFETY: a head has twice as many elements as there are angles.
+                    Form::Halves => unsafe { rotate_head::<L>(head, cos, sin) },
+                    Form::Pairs => rotate_pairs(head, cos, sin),
+                }
             }
         }
     }
@@ -133,55 +181,59 @@ unsafe fn rotate_head<L: Lanes>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::cases::{Random, assert_close, bits, everywhere};
-
-    /// Rows, heads in a row, half a head: odd, real (32, 40, 64), more than a task.
-    const CASES: &[(usize, usize, usize)] =
-        &[(1, 1, 1), (2, 3, 5), (3, 6, 32), (2, 4, 40), (5, 4, 64), (200, 8, 36)];
-
-    fn check((n_rows, n_heads, half): (usize, usize, usize)) {
-        let mut random = Random((n_rows + n_heads + half) as u64);
-        let x = random.tensor(&[n_rows, n_heads * 2 * half]);
-        let angles =
-            Angles { cos: random.tensor(&[n_rows, half]), sin: random.tensor(&[n_rows, half]) };
-        let heads = 0..n_heads.div_ceil(2);
-        let mut expected: Vec<f64> = x.as_f32().iter().map(|&v| f64::from(v)).collect();
-        for row in 0..n_rows {
-            for head in heads.clone() {
-                for i in 0..half {
-                    let (cos, sin) = (angles.cos.row(row)[i], angles.sin.row(row)[i]);
-                    let at = row * n_heads * 2 * half + head * 2 * half + i;
-                    let (a, b) = (f64::from(x.as_f32()[at]), f64::from(x.as_f32()[at + half]));
-                    expected[at] = a * f64::from(cos) - b * f64::from(sin);
-                    expected[at + half] = b * f64::from(cos) + a * f64::from(sin);
-                }
-            }
-        }
-        let mut first = None;
-        for (threads, isa) in everywhere() {
-            let mut y = Tensor::from_slice(x.shape(), x.as_f32());
-            run_cpu(&threads, isa, &mut y, (&angles, heads.clone()));
-            assert_close(y.as_f32(), &expected, 1e-6, &format!("{n_rows} {n_heads} {half}"));
-            assert_eq!(&bits(&y), first.get_or_insert(bits(&y)), "{isa:?} has other bits");
-        }
-    }
-
-    #[test]
-    fn heads_are_rotated_and_the_others_left() {
-        CASES.iter().for_each(|&size| check(size));
-    }
-
-    #[test]
-    fn shapes_that_do_not_fit_are_refused() {
-        let device = Device::all_cpus();
-        let angles =
-            Angles { cos: Tensor::zeros::<f32>(&[2, 4]), sin: Tensor::zeros::<f32>(&[2, 4]) };
-        let mut x = Tensor::zeros::<f32>(&[2, 16]);
-        assert!(rotary(&device, &mut x, &angles, 0..3).is_err());
-        let mut x = Tensor::zeros::<f32>(&[3, 16]);
-        assert!(rotary(&device, &mut x, &angles, 0..1).is_err());
+#[inline(always)]
+fn rotate_pairs(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(cos.iter().zip(sin)) {
+        let (a, b) = (pair[0], pair[1]);
+        pair[0] = a * cos - b * sin;
+        pair[1] = b * cos + a * sin;
     }
 }
+
+/// Threads of a block that computes angles.
+const ANGLE_THREADS: u32 = 128;
+
+fn angles_cuda(
+    device: &Device,
+    cuda: &Cuda,
+    (positions, frequencies, axes): (&Tensor, &Tensor, &Tensor),
+) -> Result<Angles> {
+    let (n_rows, half) = (positions.n_rows(), frequencies.n_elements());
+    let scratch = || Tensor::scratch_on(device, DType::F32, &[n_rows, half]);
+    let (mut cos, mut sin) = (scratch()?, scratch()?);
+    let grid = Grid::line((n_rows * half).div_ceil(ANGLE_THREADS as usize), ANGLE_THREADS);
+    let [positions, frequencies, axes] = [positions, frequencies, axes].map(Arg::tensor);
+    let (to_cos, to_sin) = (Arg::mut_tensor(&mut cos), Arg::mut_tensor(&mut sin));
+    let [n_rows, half] = [n_rows, half].map(|size| Arg::I32(size as i32));
+    let args = [positions, frequencies, axes, to_cos, to_sin, n_rows, half];
+    cuda.launch("rotary", "angles_on_axes", grid, &args)?;
+    Ok(Angles { cos, sin })
+}
+
+/// Most threads of a block, which rotates the heads of one row, and pairs of a thread.
+const ROW_THREADS_MAX: usize = 256;
+const PAIRS_OF_THREAD: usize = 4;
+
+fn run_cuda(
+    cuda: &Cuda,
+    form: Form,
+    x: &mut Tensor,
+    (angles, heads): (&Angles, Range<usize>),
+) -> Result<()> {
+    let half = angles.cos.row_len();
+    let n_threads = (heads.len() * half).div_ceil(PAIRS_OF_THREAD).next_multiple_of(32);
+    let grid = Grid::line(x.n_rows(), n_threads.clamp(32, ROW_THREADS_MAX) as u32);
+    let name = match form {
+        Form::Halves => "rotary",
+        Form::Pairs => "rotary_pairs",
+    };
+    let name = format!("{name}_{}", x.dtype().name());
+    let sizes = [x.row_len(), half, heads.start, heads.len()];
+    let mut args = vec![Arg::mut_tensor(x), Arg::tensor(&angles.cos), Arg::tensor(&angles.sin)];
+    args.extend(sizes.map(|size| Arg::I32(size as i32)));
+    cuda.launch("rotary", &name, grid, &args)
+}
+
+#[cfg(test)]
+#[path = "rotary_tests.rs"]
+mod tests;
