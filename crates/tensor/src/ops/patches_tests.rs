@@ -84,7 +84,8 @@ fn cuda_elements_are_those_of_the_processor() {
             let side = shape.patch_size;
             let n_bytes = n_frames * grid.h as usize * side * grid.w as usize * side * 3;
             let frames: Vec<u8> = (0..n_bytes).map(|i| (i * 31 % 256) as u8).collect();
-            let cut = |device| patches(device, &frames, grid, shape, &normalisation).unwrap();
+            let cut =
+                |device: &Device| patches(device, &frames, grid, shape, &normalisation).unwrap();
             let expected = cut(&Device::all_cpus());
             let rounded = expected.as_f32().iter().map(|&value| match device.compute_dtype() {
                 DType::Bf16 => bf16::from_f32(value).to_f32(),
