@@ -2,9 +2,12 @@
 //!
 //! Contract. Heads of `dim` columns lie side by side in a row; query heads `g·i .. g·(i+1)` share
 //! key-value head `i`. Row `r` sees the first `key_counts[r]` keys:
-//! `softmax(q Kᵀ / sqrt(dim)) V`, f32 throughout; result f32 `[rows, heads · dim]`.
-//! Scores are summed in order of dim, values in order of keys, so a row's bits do not depend on
-//! which other rows are asked for together with it.
+//! `softmax(q Kᵀ / sqrt(dim)) V`, sums in f32; queries, keys and the result `[rows, heads · dim]`
+//! in the device's compute type. A row without keys becomes zeros.
+//! On the processor scores are summed in order of dim, values in order of keys, so a row's bits do
+//! not depend on which other rows are asked for together with it. On a GPU they do not depend on
+//! other sequences, nor on the order of blocks; whether few or many rows of its own sequence come
+//! with it decides which kernel takes it, and by that its last bits.
 
 use super::misuse;
 use super::paged::PagedRows;
@@ -15,19 +18,26 @@ use crate::simd::{Isa, Kernel, LANES, Lanes, launch, math};
 use crate::tensor::Tensor;
 use crate::threads::Threads;
 use types::Result;
+use work::Work;
+
+#[path = "attention_cuda.rs"]
+mod gpu;
+#[path = "attention_work.rs"]
+pub(super) mod work;
 
 /// Segments of consecutive rows that attend to themselves.
 #[derive(Debug)]
 pub struct Segments {
     lens: Vec<usize>,
+    work: Work,
 }
 
 impl Segments {
     /// Segments of these numbers of rows, made once for all layers.
     ///
     /// Errors: the device has no memory left, or fails.
-    pub fn new(_device: &Device, lens: &[usize]) -> Result<Self> {
-        Ok(Self { lens: lens.to_vec() })
+    pub fn new(device: &Device, lens: &[usize]) -> Result<Self> {
+        Ok(Self { lens: lens.to_vec(), work: Work::of_segments(device, lens)? })
     }
 
     /// Rows of all segments.
@@ -47,7 +57,10 @@ pub fn attention_packed(
     segments: &Segments,
 ) -> Result<Tensor> {
     let width = qkv.row_len() / 3;
-    let fits = width * 3 == qkv.row_len() && n_heads > 0 && width.is_multiple_of(n_heads);
+    let fits = width * 3 == qkv.row_len()
+        && qkv.dtype() == device.compute_dtype()
+        && n_heads > 0
+        && width.is_multiple_of(n_heads);
     if !fits || segments.n_rows() != qkv.n_rows() {
         return Err(misuse("attention_packed", "the segments or heads do not fit the input"));
     }
@@ -55,7 +68,7 @@ pub fn attention_packed(
         Device::Cpu(threads) => {
             Ok(run_packed((threads, Isa::best()), qkv, n_heads, &segments.lens))
         }
-        Device::Cuda(_) => Err(misuse("attention_packed", "not on a GPU yet")),
+        Device::Cuda(cuda) => gpu::packed((device, cuda), qkv, n_heads, segments),
     }
 }
 
@@ -91,7 +104,7 @@ pub fn attention_paged(
     let heads_fit = n_heads.is_multiple_of(layout.n_kv_heads)
         && n_heads * layout.head_dim <= q.row_len()
         && layer < layout.n_layers
-        && layout.dtype == device.compute_dtype();
+        && [layout.dtype, q.dtype()] == [device.compute_dtype(); 2];
     if !heads_fit || rows.n_rows() != q.n_rows() || !rows.fit(kv) {
         return Err(misuse("attention_paged", "the queries do not fit the cache or the tables"));
     }
@@ -99,7 +112,7 @@ pub fn attention_paged(
         Device::Cpu(threads) => {
             Ok(run_paged((threads, Isa::best()), q, n_heads, (kv, layer), rows))
         }
-        Device::Cuda(_) => Err(misuse("attention_paged", "not on a GPU yet")),
+        Device::Cuda(cuda) => gpu::paged((device, cuda), q, n_heads, (kv, layer), rows),
     }
 }
 

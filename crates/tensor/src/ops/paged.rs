@@ -6,6 +6,7 @@
 //! a row that sees none stands in for nothing: it is not written, and attends to zeros. All are
 //! numbers of 32 bits, on the device: a recorded step reads them anew each time.
 
+use super::attention::work::{Work, WorkParts};
 use super::misuse;
 use super::pack::{Pack, Packed, Part};
 use crate::device::Device;
@@ -37,6 +38,8 @@ pub struct PagedRows {
     pub key_counts: Tensor,
     /// What the host knows of each sequence.
     pub spans: Vec<RowSpan>,
+    /// What attention does with them.
+    pub(super) work: Work,
 }
 
 /// The rows of one sequence, as the host sees them.
@@ -57,6 +60,7 @@ pub struct PagedParts {
     table_starts: Part,
     seq_of_row: Part,
     key_counts: Part,
+    work: WorkParts,
     n_blocks: usize,
     n_rows: usize,
     spans: Vec<RowSpan>,
@@ -83,8 +87,10 @@ impl PagedRows {
             *next += seq.block_table.len() as u32;
             Some(start)
         });
+        let starts: Vec<u32> = starts.collect();
         PagedParts {
             n_rows: key_counts.len(),
+            work: WorkParts::pack(pack, &spans, &key_counts, &starts, 0),
             n_blocks: seqs.iter().map(|seq| seq.block_table.len()).sum(),
             table_starts: pack.add(starts),
             seq_of_row: pack.add(seq_of_row),
@@ -146,6 +152,7 @@ impl PagedParts {
             seq_of_row: packed.tensor(&self.seq_of_row, &[self.n_rows])?,
             key_counts: packed.tensor(&self.key_counts, &[self.n_rows])?,
             spans: self.spans,
+            work: self.work.unpack(packed)?,
         })
     }
 }
