@@ -27,6 +27,11 @@ pub struct EngineArgs {
     pub enable_chunked_prefill: bool,
     /// Do not schedule a step while the one before it runs; the CPU engine never does.
     pub disable_overlap_scheduler: bool,
+    /// Make every result on a GPU independent of what else is computed with it, at some cost; on
+    /// the CPU it always is.
+    pub deterministic: bool,
+    /// Recorded steps, on a GPU.
+    pub cuda_graphs: CudaGraphConfig,
     /// Most pictures in one run of the tower.
     pub encoder_max_batch_size: usize,
     /// Most patches (before merging) in one run of the tower; a larger picture runs alone.
@@ -39,10 +44,21 @@ pub struct EngineArgs {
     pub transfer_backend: TransferBackend,
 }
 
+/// Decode steps that are recorded once and replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CudaGraphConfig {
+    /// Whether any are.
+    pub enabled: bool,
+    /// For these numbers of sequences, ascending; a step takes the next larger one. `None` is the
+    /// engine's own choice.
+    pub batch_sizes: Option<Vec<usize>>,
+}
+
 /// The KV cache's size and sharing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KvCacheConfig {
-    /// Share of the memory left after the weights that the cache may take, on a GPU.
+    /// Share of the memory that weights, working memory and embedding rows leave, which the cache
+    /// may take on a GPU.
     pub free_gpu_memory_fraction: f64,
     /// Keep the blocks of finished prompts and use them again.
     pub enable_block_reuse: bool,
@@ -50,7 +66,8 @@ pub struct KvCacheConfig {
     pub tokens_per_block: usize,
     /// Type of the cached keys and values.
     pub dtype: KvDType,
-    /// Size of the cache in tokens; `None` is the lesser of 4 GiB and a quarter of free memory.
+    /// Size of the cache in tokens; `None` is the lesser of 4 GiB and a quarter of free memory on
+    /// the CPU, and all that `free_gpu_memory_fraction` gives on a GPU, which is the most there.
     pub max_tokens: Option<usize>,
 }
 
@@ -80,6 +97,8 @@ impl Default for EngineArgs {
             max_seq_len: None,
             enable_chunked_prefill: true,
             disable_overlap_scheduler: false,
+            deterministic: false,
+            cuda_graphs: CudaGraphConfig { enabled: true, batch_sizes: None },
             encoder_max_batch_size: 16,
             encoder_max_num_tokens: 16384,
             kv_cache: KvCacheConfig {

@@ -26,7 +26,7 @@ pub(crate) struct Flag {
     pub(crate) env: &'static str,
 }
 
-const NO_DEVICE: &str = "this build computes on one CPU";
+const ONE_DEVICE: &str = "an engine computes on one device";
 
 /// All keys, in the order of the documentation.
 pub(crate) const KEYS: &[Key] = &[
@@ -52,13 +52,13 @@ pub(crate) const KEYS: &[Key] = &[
         path: "tensor_parallel_size",
         flag: Some(Flag { long: "tensor-parallel-size", env: "TRIPTYCH_TENSOR_PARALLEL_SIZE" }),
         help: "Devices that share each layer.",
-        slot: |_| Slot::Only(json!(1), NO_DEVICE),
+        slot: |_| Slot::Only(json!(1), ONE_DEVICE),
     },
     Key {
         path: "moe_expert_parallel_size",
         flag: None,
         help: "Devices that share the experts.",
-        slot: |_| Slot::Only(json!(1), NO_DEVICE),
+        slot: |_| Slot::Only(json!(1), ONE_DEVICE),
     },
     Key {
         path: "enable_chunked_prefill",
@@ -72,6 +72,13 @@ pub(crate) const KEYS: &[Key] = &[
         flag: None,
         help: "Do not schedule a step while the one before it runs; the CPU engine never does.",
         slot: |args| Slot::Switch(&mut args.disable_overlap_scheduler),
+    },
+    Key {
+        path: "deterministic",
+        flag: Some(Flag { long: "deterministic", env: "TRIPTYCH_DETERMINISTIC" }),
+        help: "Make every result on a GPU independent of what else is computed with it, at some \
+               cost; on the CPU it always is.",
+        slot: |args| Slot::Switch(&mut args.deterministic),
     },
     Key {
         path: "encoder_max_batch_size",
@@ -91,8 +98,8 @@ pub(crate) const KEYS: &[Key] = &[
             long: "free-gpu-memory-fraction",
             env: "TRIPTYCH_FREE_GPU_MEMORY_FRACTION",
         }),
-        help: "Share of the GPU memory left after the weights that the KV cache may take; says \
-               nothing on the CPU.",
+        help: "Share of the GPU memory that weights, working memory and embedding rows leave, \
+               which the KV cache may take; says nothing on the CPU.",
         slot: |args| Slot::Fraction(&mut args.kv_cache.free_gpu_memory_fraction),
     },
     Key {
@@ -117,14 +124,14 @@ pub(crate) const KEYS: &[Key] = &[
         path: "kv_cache_config.host_cache_size",
         flag: None,
         help: "Bytes of a second cache in host memory.",
-        slot: |_| Slot::Only(json!(0), "on the CPU the first cache is in host memory already"),
+        slot: |_| Slot::Only(json!(0), "there is one cache, beside the model"),
     },
     Key {
         path: "kv_cache_config.max_tokens",
         flag: None,
-        help: "Size of the KV cache in tokens.",
+        help: "Size of the KV cache in tokens; on a GPU `free_gpu_memory_fraction` bounds it too.",
         slot: |args| {
-            let absent = "the lesser of 4 GiB and a quarter of free memory";
+            let absent = "the lesser of 4 GiB and a quarter of free memory; on a GPU, as many as fit";
             Slot::OptionalCount(&mut args.kv_cache.max_tokens, 1..=1 << 32, absent)
         },
     },
@@ -151,8 +158,18 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         path: "cuda_graph_config.enabled",
         flag: None,
-        help: "Capture decode steps as CUDA graphs.",
-        slot: |_| Slot::Only(json!(false), NO_DEVICE),
+        help: "Record decode steps as CUDA graphs; says nothing on the CPU.",
+        slot: |args| Slot::Switch(&mut args.cuda_graphs.enabled),
+    },
+    Key {
+        path: "cuda_graph_config.batch_sizes",
+        flag: None,
+        help: "The numbers of sequences for which there are CUDA graphs; a step takes the next \
+               larger one.",
+        slot: |args| {
+            let absent = "the engine's choice, up to `max_batch_size`";
+            Slot::OptionalCounts(&mut args.cuda_graphs.batch_sizes, 1..=4096, absent)
+        },
     },
 ];
 

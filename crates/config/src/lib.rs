@@ -27,7 +27,7 @@ pub mod world;
 pub use check::{CheckConfig, CheckFlags};
 pub use cluster::{ClusterConfig, ClusterFlags, TransportChoice};
 pub use endpoint::Endpoint;
-pub use engine_args::{EngineArgs, KvCacheConfig, KvDType, TransferBackend};
+pub use engine_args::{CudaGraphConfig, EngineArgs, KvCacheConfig, KvDType, TransferBackend};
 pub use frontend::{FrontendConfig, FrontendFlags, RouterMode};
 pub use mock::{EngineKind, MockConfig, MockFlags};
 pub use process::{ProcessConfig, ProcessFlags};
@@ -36,7 +36,7 @@ pub use separate::{
     WorkerProcessFlags,
 };
 pub use serve::{Role, ServeConfig, ServeFlags};
-pub use worker::{DeviceChoice, LoadFormat, Modality, WorkerConfig, WorkerFlags};
+pub use worker::{ComputeType, DeviceChoice, LoadFormat, Modality, WorkerConfig, WorkerFlags};
 pub use world::World;
 
 const MIB: u64 = 1 << 20;

@@ -5,11 +5,16 @@
 use serde_json::Value;
 use std::ops::RangeInclusive;
 
+/// Most entries of a list.
+const COUNTS_MAX: usize = 256;
+
 /// Borrowed access to one value of [`crate::EngineArgs`].
 pub(crate) enum Slot<'a> {
     Count(&'a mut usize, RangeInclusive<usize>),
     /// Absent means what the words say.
     OptionalCount(&'a mut Option<usize>, RangeInclusive<usize>, &'static str),
+    /// A list, kept ascending and without doubles. Absent means what the words say.
+    OptionalCounts(&'a mut Option<Vec<usize>>, RangeInclusive<usize>, &'static str),
     /// Zero is excluded, one is included.
     Fraction(&'a mut f64),
     Switch(&'a mut bool),
@@ -35,6 +40,9 @@ impl Slot<'_> {
             Self::OptionalCount(target, bounds, _) => {
                 **target = Some(count_within(value, bounds)?);
             }
+            Self::OptionalCounts(target, bounds, _) => {
+                **target = Some(counts_within(value, bounds)?);
+            }
             Self::Fraction(target) => {
                 **target = value.as_f64().filter(|number| *number > 0.0 && *number <= 1.0)?;
             }
@@ -54,6 +62,10 @@ impl Slot<'_> {
             Self::Count(_, bounds) | Self::OptionalCount(_, bounds, _) | Self::Moot(bounds, _) => {
                 format!("an integer from {} to {}", bounds.start(), bounds.end())
             }
+            Self::OptionalCounts(_, bounds, _) => {
+                let (start, end) = (bounds.start(), bounds.end());
+                format!("a list of 1 to {COUNTS_MAX} integers from {start} to {end}")
+            }
             Self::Fraction(_) => "a number above 0 and at most 1".to_owned(),
             Self::Switch(_) => "true or false".to_owned(),
             Self::Word(target) => format!("one of {}", target.words().join(", ")),
@@ -68,6 +80,10 @@ impl Slot<'_> {
             Self::OptionalCount(target, _, absent) => {
                 target.map_or((*absent).to_owned(), |count| count.to_string())
             }
+            Self::OptionalCounts(target, _, absent) => {
+                let shown = |counts: &Vec<usize>| Value::from(counts.clone()).to_string();
+                target.as_ref().map_or((*absent).to_owned(), shown)
+            }
             Self::Fraction(target) => target.to_string(),
             Self::Switch(target) => target.to_string(),
             Self::Word(target) => target.current().to_owned(),
@@ -80,6 +96,15 @@ impl Slot<'_> {
 fn count_within(value: &Value, bounds: &RangeInclusive<usize>) -> Option<usize> {
     let count = usize::try_from(value.as_u64()?).ok()?;
     bounds.contains(&count).then_some(count)
+}
+
+fn counts_within(value: &Value, bounds: &RangeInclusive<usize>) -> Option<Vec<usize>> {
+    let list = value.as_array().filter(|list| (1..=COUNTS_MAX).contains(&list.len()))?;
+    let counts: Option<Vec<usize>> = list.iter().map(|one| count_within(one, bounds)).collect();
+    let mut counts = counts?;
+    counts.sort_unstable();
+    counts.dedup();
+    Some(counts)
 }
 
 /// Equality that does not tell `0` from `0.0`.

@@ -32,16 +32,21 @@ pub struct WorkerFlags {
     /// A Jinja file to use instead of the model's chat template.
     #[arg(long, env = "TRIPTYCH_CUSTOM_JINJA_TEMPLATE", value_name = "FILE")]
     pub custom_jinja_template: Option<PathBuf>,
-    /// What to compute on; this build knows `cpu`, and `auto` finds it.
+    /// What to compute on: `cpu`, `cuda` (the first visible GPU), `cuda:N`, or `auto`, which is a
+    /// GPU where a driver, a GPU and kernels for it are there, else the CPU.
     #[arg(
         long,
         env = "TRIPTYCH_DEVICE",
-        value_name = "cpu|auto",
+        value_name = "DEVICE",
         value_parser = parse_device,
         default_value = "auto"
     )]
     pub device: DeviceChoice,
-    /// Threads that compute [default: one for each core].
+    /// What to compute in; `auto` is what config.json says on a GPU, and f32 on the CPU, which
+    /// knows no other.
+    #[arg(long, env = "TRIPTYCH_DTYPE", value_enum, default_value_t = ComputeType::Auto)]
+    pub dtype: ComputeType,
+    /// Threads that compute, on the CPU [default: one for each core].
     #[arg(long, env = "TRIPTYCH_THREADS", value_name = "COUNT")]
     pub threads: Option<NonZeroUsize>,
 
@@ -103,7 +108,9 @@ pub struct WorkerConfig {
     pub template_override: Option<String>,
     /// What to compute on.
     pub device: DeviceChoice,
-    /// Threads that compute; `None` is one for each core.
+    /// What to compute in.
+    pub dtype: ComputeType,
+    /// Threads that compute on the CPU; `None` is one for each core.
     pub n_threads: Option<NonZeroUsize>,
     /// The folder whose media files may be read, symlinks resolved; `None` allows none.
     pub allowed_local_media_path: Option<PathBuf>,
@@ -142,8 +149,28 @@ pub enum LoadFormat {
 /// What to compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
+    /// A GPU if one can be used, else the processor.
+    Auto,
     /// The processor.
     Cpu,
+    /// The GPU of this number among those visible, from 0.
+    Cuda(usize),
+}
+
+/// What flows between operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ComputeType {
+    /// What the model's configuration says on a GPU; f32 on the processor.
+    Auto,
+    /// 32 bits.
+    #[value(alias = "float32")]
+    F32,
+    /// 16 bits with f32's range.
+    #[value(alias = "bfloat16")]
+    Bf16,
+    /// 16 bits with more digits.
+    #[value(alias = "float16", alias = "half")]
+    F16,
 }
 
 impl WorkerFlags {
@@ -164,7 +191,8 @@ impl WorkerFlags {
             modality: self.modality,
             load_format: self.load_format,
             template_override: self.custom_jinja_template.as_deref().map(template).transpose()?,
-            device: self.device,
+            device: compatible(self.device, self.dtype)?,
+            dtype: self.dtype,
             n_threads: self.threads,
             allowed_local_media_path: self
                 .allowed_local_media_path
@@ -194,12 +222,23 @@ impl WorkerFlags {
 }
 
 fn parse_device(word: &str) -> std::result::Result<DeviceChoice, String> {
-    match word {
-        "cpu" | "auto" => Ok(DeviceChoice::Cpu),
-        cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
-            Err("CUDA is not built in; use cpu or auto".to_owned())
-        }
-        _ => Err("expected cpu or auto".to_owned()),
+    let number = |digits: &str| digits.parse().ok().map(DeviceChoice::Cuda);
+    let device = match word {
+        "auto" => Some(DeviceChoice::Auto),
+        "cpu" => Some(DeviceChoice::Cpu),
+        "cuda" => Some(DeviceChoice::Cuda(0)),
+        other => other.strip_prefix("cuda:").and_then(number),
+    };
+    device.ok_or_else(|| "expected auto, cpu, cuda, or cuda:N with N from 0".to_owned())
+}
+
+/// The device, if it is known to compute in `dtype`.
+fn compatible(device: DeviceChoice, dtype: ComputeType) -> Result<DeviceChoice> {
+    match (device, dtype) {
+        (DeviceChoice::Cpu, ComputeType::Bf16 | ComputeType::F16) => Err(Error::invalid(
+            "--dtype: the CPU computes in f32 only; expected auto or f32, or --device cuda",
+        )),
+        (DeviceChoice::Auto | DeviceChoice::Cpu | DeviceChoice::Cuda(_), _) => Ok(device),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::{Args, Command, Parser};
 use config::{CheckFlags, EngineArgs, EngineKind, Role, ServeConfig, ServeFlags};
-use config::{TransferBackend, World};
+use config::{ComputeType, CudaGraphConfig, DeviceChoice, TransferBackend, World};
 use std::path::Path;
 
 #[derive(Parser)]
@@ -115,6 +115,12 @@ fn engine_keys_are_checked_by_name_type_and_bound() {
     yaml_refused("kv_cache_config: {free_gpu_memory_fraction: 1.5}", &["above 0 and at most 1"]);
     yaml_refused("kv_cache_config: {dtype: fp8}", &["one of auto"]);
     yaml_refused("tensor_parallel_size: 2", &["1 only"]);
+    yaml_refused("deterministic: 1", &["deterministic: 1", "true or false"]);
+    yaml_refused("cuda_graph_config: {enabled: 1}", &["enabled: 1", "true or false"]);
+    for sizes in ["[]", "8", "[1, 0]", "[4097]", "[1.5]"] {
+        let yaml = format!("cuda_graph_config: {{batch_sizes: {sizes}}}");
+        yaml_refused(&yaml, &["cuda_graph_config.batch_sizes", "a list of 1 to 256 integers"]);
+    }
     yaml_refused(
         "cache_transceiver_config: {backend: NIXL}",
         &["cache_transceiver_config.backend: \"NIXL\"", "one of DEFAULT, UCX, TCP"],
@@ -134,6 +140,38 @@ fn neutral_yaml_changes_nothing() {
         let mut args = EngineArgs::default();
         args.apply_yaml(yaml, "agg.yaml").unwrap();
         assert_eq!(args, EngineArgs::default(), "{yaml:?}");
+    }
+}
+
+#[test]
+fn the_keys_of_gpus_are_heard() {
+    let mut args = EngineArgs::default();
+    assert!(args.cuda_graphs.enabled && !args.deterministic);
+    let yaml = "deterministic: true\ncuda_graph_config:\n  enabled: false\n  \
+                batch_sizes: [8, 1, 8, 2]\n";
+    args.apply_yaml(yaml, "agg.yaml").unwrap();
+    let batch_sizes = Some(vec![1, 2, 8]);
+    let expected = EngineArgs {
+        deterministic: true,
+        cuda_graphs: CudaGraphConfig { enabled: false, batch_sizes },
+        ..EngineArgs::default()
+    };
+    assert_eq!(args, expected);
+    assert!(serve(&["--deterministic", "true"]).unwrap().worker.engine.deterministic);
+}
+
+#[test]
+fn devices_and_types_have_their_names() {
+    let chosen = |flags: &[&str]| {
+        let worker = serve(flags).unwrap().worker;
+        (worker.device, worker.dtype)
+    };
+    assert_eq!(chosen(&[]), (DeviceChoice::Auto, ComputeType::Auto));
+    assert_eq!(chosen(&["--device", "cpu", "--dtype", "f32"]).0, DeviceChoice::Cpu);
+    assert_eq!(chosen(&["--device", "cuda"]).0, DeviceChoice::Cuda(0));
+    assert_eq!(chosen(&["--device", "cuda:3"]).0, DeviceChoice::Cuda(3));
+    for (word, dtype) in [("bf16", ComputeType::Bf16), ("float16", ComputeType::F16)] {
+        assert_eq!(chosen(&["--dtype", word]), (DeviceChoice::Auto, dtype));
     }
 }
 
@@ -172,8 +210,13 @@ fn the_documented_default_of_every_key_is_accepted_by_it() {
 
 #[test]
 fn what_cannot_be_honoured_is_refused() {
-    refused(&["--device", "cuda:1"], &["--device", "CUDA is not built in"]);
-    refused(&["--device", "tpu"], &["expected cpu or auto"]);
+    refused(&["--device", "tpu"], &["--device", "expected auto, cpu, cuda, or cuda:N"]);
+    refused(&["--device", "cuda:"], &["expected auto, cpu, cuda, or cuda:N"]);
+    refused(&["--device", "cuda:-1"], &["expected auto, cpu, cuda, or cuda:N"]);
+    refused(&["--device", "cpu", "--dtype", "bf16"], &["--dtype", "f32 only", "--device cuda"]);
+    refused(&["--device", "cpu", "--dtype", "f16"], &["--dtype", "expected auto or f32"]);
+    refused(&["--dtype", "fp8"], &["--dtype", "auto, f32, bf16, f16"]);
+    refused(&["--deterministic", "perhaps"], &["--deterministic: \"perhaps\"", "true or false"]);
     refused(&["--roles", "e,p"], &["--roles", "`p` and `d`"]);
     refused(&["--roles", "x"], &["invalid value 'x'", "agg, e, p, d"]);
     refused(&["--kv-block-size", "0"], &["--kv-block-size: 0", "an integer from 1 to 512"]);
