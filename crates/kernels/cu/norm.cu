@@ -91,23 +91,41 @@ __device__ void norm(const float *x, T *y, const float *weight, const float *bia
     }
 }
 
+// Groups of a head that a lane keeps in registers; a head of 256 still fits a warp.
+constexpr int HEAD_KEPT = 2;
+
 // A warp a head: `head` of `dim` elements, in place.
 template <typename T, int N>
 __device__ void norm_head(T *head, const float *weight, int dim, float epsilon) {
-    const int lane = threadIdx.x % WARP;
+    const int first = threadIdx.x % WARP * N;
+    constexpr int STEP = WARP * N;
+    Group<float, N> kept[HEAD_KEPT];
     float squares = 0.0f;
-    for (int at = lane * N; at < dim; at += WARP * N) {
-        const auto group = load_group<T, N>(head + at);
+    const auto add = [&](const Group<float, N> &group) {
 #pragma unroll
         for (int i = 0; i < N; i++) squares += group.at[i] * group.at[i];
+    };
+#pragma unroll
+    for (int k = 0; k < HEAD_KEPT; k++) {
+        const int at = first + k * STEP;
+        if (at >= dim) continue;
+        kept[k] = load_group<T, N>(head + at);
+        add(kept[k]);
     }
+    for (int at = first + HEAD_KEPT * STEP; at < dim; at += STEP) add(load_group<T, N>(head + at));
     const float scale = 1.0f / sqrtf(warp_sum(squares) / dim + epsilon);
-    for (int at = lane * N; at < dim; at += WARP * N) {
-        auto group = load_group<T, N>(head + at);
+    const auto write = [&](int at, Group<float, N> group) {
         const auto weights = load_group<float, N>(weight + at);
 #pragma unroll
         for (int i = 0; i < N; i++) group.at[i] *= scale * weights.at[i];
         store_group<T, N>(head + at, group);
+    };
+#pragma unroll
+    for (int k = 0; k < HEAD_KEPT; k++) {
+        if (first + k * STEP < dim) write(first + k * STEP, kept[k]);
+    }
+    for (int at = first + HEAD_KEPT * STEP; at < dim; at += STEP) {
+        write(at, load_group<T, N>(head + at));
     }
 }
 

@@ -41,10 +41,11 @@ fn run_cpu(qkv: &Tensor, (kv, layer): (&mut KvPool, usize), rows: &PagedRows) {
     let key_counts = rows.key_counts.as_slice::<u32>();
     for (seq_idx, span) in rows.spans.iter().enumerate() {
         let table = rows.table(seq_idx);
-        for idx in span.first_row..span.first_row + span.n_rows {
-            let row = qkv.row(idx);
+        let counts = &key_counts[span.first_row..span.first_row + span.n_rows];
+        for (idx, &n_keys) in counts.iter().enumerate() {
+            let row = qkv.row(span.first_row + idx);
             let (keys, values) = row[row.len() - 2 * kv_width..].split_at(kv_width);
-            write_row(kv, layer, (table, key_counts[idx] as usize - 1), (keys, values));
+            write_row(kv, layer, (table, n_keys as usize - 1), (keys, values));
         }
     }
 }

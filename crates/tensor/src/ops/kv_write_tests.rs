@@ -70,13 +70,16 @@ struct Case {
     places: Vec<Option<(usize, usize)>>,
 }
 
+/// A row: its sequence, the keys it sees, and where it is written, if anywhere.
+type Row = (u32, u32, Option<(usize, usize)>);
+
 /// A sequence that grows, one that begins, padding, and rows that no table covers.
 fn case(device: &Device, block_size: usize) -> Case {
     let size = block_size as u32;
     let tables = [3, 0, 7, 5, N_BLOCKS as u32, 99];
     // Sequences: blocks 3, 0, 7; block 5; the spare block; a block that does not exist.
     let starts = [0, 3, 4, 5];
-    let mut rows: Vec<(u32, u32, Option<(usize, usize)>)> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for position in size.saturating_sub(2)..3 * size {
         let place = ([3, 0, 7][(position / size) as usize], (position % size) as usize);
         rows.push((0, position + 1, Some(place)));
@@ -90,14 +93,14 @@ fn case(device: &Device, block_size: usize) -> Case {
     rows.push((3, u32::MAX, None));
     let numbers =
         |numbers: &[u32]| Tensor::from_slice(&[numbers.len()], numbers).to_device(device).unwrap();
-    let column = |of: fn(&(u32, u32, Option<(usize, usize)>)) -> u32| {
-        numbers(&rows.iter().map(of).collect::<Vec<_>>())
-    };
+    let column = |of: fn(&Row) -> u32| numbers(&rows.iter().map(of).collect::<Vec<_>>());
     let (seq_of_row, key_counts) = (column(|row| row.0), column(|row| row.1));
     let [tables, table_starts] = [numbers(&tables), numbers(&starts)];
-    let rows_on_device =
-        PagedRows { tables, table_starts, seq_of_row, key_counts, spans: Vec::new() };
-    Case { rows: rows_on_device, places: rows.iter().map(|row| row.2).collect() }
+    // What this operation does not read may be another step's.
+    let other = SeqRows { n_rows: 1, start_pos: 0, block_table: &[0] };
+    let other = PagedRows::new(device, &[other]).unwrap();
+    let on_device = PagedRows { tables, table_starts, seq_of_row, key_counts, ..other };
+    Case { rows: on_device, places: rows.iter().map(|row| row.2).collect() }
 }
 
 fn check_cuda(device: &Device, (n_kv_heads, head_dim, block_size): (usize, usize, usize)) {

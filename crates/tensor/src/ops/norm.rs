@@ -264,7 +264,7 @@ fn run_cuda(
 }
 
 /// Warps of a block, each of which takes heads of one row in turn.
-const HEAD_WARPS_MAX: usize = 8;
+const HEAD_WARPS_MAX: usize = 16;
 
 fn heads_cuda(
     cuda: &Cuda,

@@ -42,15 +42,17 @@ fn gather_on_host(x: &Tensor, rows: &[u32], y: &mut Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Threads of a block that copies one row.
-const ROW_THREADS: u32 = 128;
+/// Most threads of a block that copies one row, and bytes of a thread.
+const ROW_THREADS_MAX: usize = 512;
+const BYTES_OF_THREAD: usize = 32;
 
 fn gather_on_gpu(cuda: &Cuda, x: &Tensor, rows: &Tensor, y: &mut Tensor) -> Result<()> {
-    let row_bytes = (x.row_len() * x.dtype().n_bytes()) as i32;
-    let grid = Grid::line(rows.n_elements(), ROW_THREADS);
+    let row_bytes = x.row_len() * x.dtype().n_bytes();
+    let n_threads = row_bytes.div_ceil(BYTES_OF_THREAD).next_multiple_of(32);
+    let grid = Grid::line(rows.n_elements(), n_threads.clamp(32, ROW_THREADS_MAX) as u32);
     let n_rows = Arg::U32(x.n_rows() as u32);
     let (x, rows) = (Arg::tensor(x), Arg::tensor(rows));
-    let args = [x, rows, Arg::mut_tensor(y), n_rows, Arg::I32(row_bytes)];
+    let args = [x, rows, Arg::mut_tensor(y), n_rows, Arg::I32(row_bytes as i32)];
     cuda.launch("rows", "gather_rows", grid, &args)
 }
 
