@@ -204,7 +204,8 @@ impl Plan {
         // Keys and values of each warp and step, and the sums of a tile.
         let shared_bytes =
             warps * steps * 2 * keys * (dim + 8) * 2 + SPLIT_PAIRS * (dim + 4) * size_of::<f32>();
-        let module = if dtype == DType::Bf16 { "attention_split_bf16" } else { "attention_split_f16" };
+        let module =
+            if dtype == DType::Bf16 { "attention_split_bf16" } else { "attention_split_f16" };
         Self { module, name, threads: 32 * warps as u32, shared_bytes, n_pairs: SPLIT_PAIRS }
     }
 
@@ -218,7 +219,8 @@ impl Plan {
         let n_pairs = 128;
         // Queries, and two tiles of keys and values.
         let shared_bytes = (n_pairs + 2 * 2 * keys) * (dim + 8) * 2;
-        let module = if dtype == DType::Bf16 { "attention_tile_bf16" } else { "attention_tile_f16" };
+        let module =
+            if dtype == DType::Bf16 { "attention_tile_bf16" } else { "attention_tile_f16" };
         Self { module, name, threads: 32 * warps, shared_bytes, n_pairs }
     }
 
@@ -240,3 +242,7 @@ impl Plan {
         cuda.launch(self.module, &self.name, self.grid(n_blocks), &args)
     }
 }
+
+#[cfg(test)]
+#[path = "attention_cuda_tests.rs"]
+mod tests;

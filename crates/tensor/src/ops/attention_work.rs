@@ -9,26 +9,26 @@
 //! `[start of the table, first row, rows, 0]`, which the kernel cuts into tiles.
 //! Must not know heads, layers or memory.
 
-use super::pack::{Pack, Packed, Part};
-use super::paged::RowSpan;
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::dtype::DType;
+use crate::ops::pack::{Pack, Packed, Part};
+use crate::ops::paged::RowSpan;
 use crate::tensor::Tensor;
 use std::sync::{Mutex, PoisonError};
 use types::Result;
 
 /// Most rows of a sequence that are split: for more, keys are better read once for many rows.
-pub(super) const SPLIT_ROWS_MAX: usize = 4;
+pub(in crate::ops) const SPLIT_ROWS_MAX: usize = 4;
 /// Keys of a part, except where there would be too many parts: enough to be worth a block's start,
 /// few enough that one sequence fills a GPU.
-pub(super) const SPLIT_KEYS_MIN: usize = 256;
+pub(in crate::ops) const SPLIT_KEYS_MIN: usize = 256;
 /// Most parts of a row; it bounds what is kept of them.
-pub const SPLITS_MAX: usize = 32;
+pub(in crate::ops) const SPLITS_MAX: usize = 32;
 
 /// The lists of a step, on their way to a device.
 #[derive(Debug)]
-pub(super) struct WorkParts {
+pub(in crate::ops) struct WorkParts {
     splits: Part,
     spans: Part,
     n_splits_max: usize,
@@ -37,15 +37,15 @@ pub(super) struct WorkParts {
 
 /// The lists of a step.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(in crate::ops) struct Work {
     /// u32 `[1 + n_splits_max, 4]`.
-    pub(super) splits: Tensor,
+    pub(in crate::ops) splits: Tensor,
     /// u32 `[1 + spans, 4]`.
-    pub(super) spans: Tensor,
+    pub(in crate::ops) spans: Tensor,
     /// Entries that `splits` has room for.
-    pub(super) n_splits_max: usize,
+    pub(in crate::ops) n_splits_max: usize,
     /// Rows of each span.
-    pub(super) rows_of_spans: Vec<usize>,
+    pub(in crate::ops) rows_of_spans: Vec<usize>,
     /// Zeros by which the blocks that share a row find out who is last; all of them again after
     /// each launch.
     arrivals: Mutex<Option<Tensor>>,
@@ -55,7 +55,7 @@ impl WorkParts {
     /// The lists for rows that see `key_counts` keys, whose sequences' tables begin at `starts`.
     /// `room` is for how many split entries there must be a place at least: a recorded step wants
     /// [`SPLITS_MAX`] for each of its sequences.
-    pub(super) fn pack(
+    pub(in crate::ops) fn pack(
         pack: &mut Pack,
         spans: &[RowSpan],
         key_counts: &[u32],
@@ -86,7 +86,7 @@ impl WorkParts {
     /// The lists, once their pack is on the device.
     ///
     /// Errors: it is another pack.
-    pub(super) fn unpack(self, packed: &Packed) -> Result<Work> {
+    pub(in crate::ops) fn unpack(self, packed: &Packed) -> Result<Work> {
         Ok(Work {
             splits: packed.tensor(&self.splits, &[1 + self.n_splits_max, 4])?,
             spans: packed.tensor(&self.spans, &[1 + self.rows_of_spans.len(), 4])?,
@@ -101,7 +101,7 @@ impl Work {
     /// Spans of consecutive rows that have no table, however short they are.
     ///
     /// Errors: the device has no memory left, or fails.
-    pub(super) fn of_segments(device: &Device, lens: &[usize]) -> Result<Self> {
+    pub(in crate::ops) fn of_segments(device: &Device, lens: &[usize]) -> Result<Self> {
         let rows_of_spans: Vec<usize> = lens.iter().copied().filter(|&len| len > 0).collect();
         let spans: Vec<[u32; 4]> = rows_of_spans
             .iter()
@@ -121,7 +121,7 @@ impl Work {
     /// The address of `n` zeros, the same for all layers of a step that share this list.
     ///
     /// Errors: the device has no memory left, or fails.
-    pub(super) fn arrivals(&self, device: &Device, cuda: &Cuda, n: usize) -> Result<u64> {
+    pub(in crate::ops) fn arrivals(&self, device: &Device, cuda: &Cuda, n: usize) -> Result<u64> {
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(zeros) = arrivals.as_ref().filter(|zeros| zeros.n_elements() >= n) {
             return Ok(zeros.address());

@@ -53,6 +53,13 @@ pub struct RowSpan {
     pub n_keys: usize,
 }
 
+/// The rows themselves, on the host.
+struct Rows {
+    spans: Vec<RowSpan>,
+    key_counts: Vec<u32>,
+    seq_of_row: Vec<u32>,
+}
+
 /// [`PagedRows`] on their way to a device.
 #[derive(Debug)]
 pub struct PagedParts {
@@ -82,6 +89,30 @@ impl PagedRows {
             spans.push(RowSpan { first_row, n_rows, n_keys });
             first = own.end;
         }
+        Self::parts(pack, seqs, Rows { spans, key_counts, seq_of_row }, 0)
+    }
+
+    /// Rows of which each sees as many keys as it is told; attention's list has `room` for as many
+    /// parts of rows at least.
+    #[cfg(test)]
+    pub(super) fn pack_with_counts(
+        pack: &mut Pack,
+        seqs: &[SeqRows<'_>],
+        key_counts: &[u32],
+        room: usize,
+    ) -> PagedParts {
+        let (mut spans, mut seq_of_row) = (Vec::new(), Vec::new());
+        for (seq_idx, seq) in seqs.iter().enumerate() {
+            let first_row = seq_of_row.len();
+            seq_of_row.resize(first_row + seq.n_rows, seq_idx as u32);
+            let n_keys = key_counts[seq_of_row.len() - 1] as usize;
+            spans.push(RowSpan { first_row, n_rows: seq.n_rows, n_keys });
+        }
+        Self::parts(pack, seqs, Rows { spans, key_counts: key_counts.to_vec(), seq_of_row }, room)
+    }
+
+    fn parts(pack: &mut Pack, seqs: &[SeqRows<'_>], rows: Rows, room: usize) -> PagedParts {
+        let Rows { spans, key_counts, seq_of_row } = rows;
         let starts = seqs.iter().scan(0, |next, seq| {
             let start = *next;
             *next += seq.block_table.len() as u32;
@@ -90,7 +121,7 @@ impl PagedRows {
         let starts: Vec<u32> = starts.collect();
         PagedParts {
             n_rows: key_counts.len(),
-            work: WorkParts::pack(pack, &spans, &key_counts, &starts, 0),
+            work: WorkParts::pack(pack, &spans, &key_counts, &starts, room),
             n_blocks: seqs.iter().map(|seq| seq.block_table.len()).sum(),
             table_starts: pack.add(starts),
             seq_of_row: pack.add(seq_of_row),
@@ -131,7 +162,8 @@ impl PagedRows {
         self.spans.iter().enumerate().all(|(idx, span)| {
             let table = self.table(idx);
             let needed = table.get(..span.n_keys.div_ceil(kv.layout.block_size));
-            let in_pool = |blocks: &[u32]| blocks.iter().all(|&block| (block as usize) < kv.n_blocks);
+            let in_pool =
+                |blocks: &[u32]| blocks.iter().all(|&block| (block as usize) < kv.n_blocks);
             counts[span.first_row..span.first_row + span.n_rows].iter().all(|&count| count > 0)
                 && needed.is_some_and(in_pool)
         })
