@@ -1,5 +1,6 @@
 //! A GPU as the driver shows it: its primary context, properties, memory and loaded kernels.
 
+use super::GemmChoices;
 use super::error::checked;
 use super::launch::Functions;
 use crate::arena::Arena;
@@ -17,6 +18,8 @@ pub struct Context {
     compute_capability: (i32, i32),
     shared_bytes_max: usize,
     functions: Mutex<Functions>,
+    /// Of all lanes.
+    pub(super) gemm_choices: Mutex<GemmChoices>,
 }
 
 // SAFETY: the driver's handles may be used from any thread; each binds the context first.
@@ -87,6 +90,7 @@ impl Context {
             compute_capability: (major, minor),
             shared_bytes_max: shared,
             functions: Mutex::default(),
+            gemm_choices: Mutex::default(),
         }))
     }
 

@@ -3,28 +3,39 @@
 //! The driver's library is opened when a device is asked for; a program without it starts as well.
 //! Must not know operations: each has its launch beside its contract in [`crate::ops`].
 
+mod blas;
+mod blas_choices;
+mod blas_sys;
 mod context;
 mod error;
 mod launch;
 mod pinned;
 mod scratch;
+mod staging;
 mod stream;
+mod weights;
 
+pub use blas_choices::GemmChoices;
 pub use context::{Context, MemoryInfo};
 pub use launch::{Arg, Grid};
 pub use pinned::Pinned;
 pub use stream::{Event, Graph, Stream};
 
+pub(crate) use blas::{Gemm, Shape as GemmShape, Workspace};
 pub(crate) use context::Allocation;
 pub(crate) use error::checked;
+pub(crate) use staging::Upload;
 
 use crate::dtype::DType;
 use crate::slab::SlabRange;
 use crate::tensor::Tensor;
+use blas::Blas;
 use cudarc::driver::result;
 use scratch::Scratch;
+use staging::Staging;
 use std::sync::Arc;
 use types::{Error, Result};
+use weights::Loading;
 
 /// How a GPU is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +55,8 @@ pub struct Cuda {
     stream: Stream,
     scratch: Scratch,
     options: CudaOptions,
+    blas: Blas,
+    loading: Loading,
 }
 
 impl Cuda {
@@ -66,7 +79,9 @@ impl Cuda {
 
     fn on(context: Arc<Context>, options: CudaOptions) -> Result<Arc<Self>> {
         let stream = Stream::new(&context)?;
-        Ok(Arc::new(Self { scratch: Scratch::new(&context), context, stream, options }))
+        let (blas, loading) = (Blas::default(), Loading::default());
+        let scratch = Scratch::new(&context);
+        Ok(Arc::new(Self { context, stream, scratch, options, blas, loading }))
     }
 
     /// What all lanes share.

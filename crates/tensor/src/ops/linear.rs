@@ -1,12 +1,15 @@
 //! Products with weights: `y = x Wᵀ + b`, with an activation or onto a residual.
 //!
-//! Contract. `x` f32 `[rows, k]`; the weight is `[n, k]` as checkpoints store it, in f32, bf16 or
-//! f16, repacked once into panels `[n/16][k][16]` of the same type; sums are f32, strictly in order
-//! of k. Result f32 `[rows, n]` (`[rows, n/2]` for [`Activation::SwiGlu`]).
+//! Contract. `x` `[rows, k]` in the device's compute type; the weight is `[n, k]`, see
+//! [`super::weight`]; sums, the bias and what is done with them are f32. Result in the compute type
+//! `[rows, n]` (`[rows, n/2]` for [`Activation::SwiGlu`]), or f32 where it says so.
+//! On the processor, sums are strictly in order of k. On a GPU, the bits of a row depend on the rows
+//! beside it only where more than [`super::linear_cuda::SKINNY_ROWS_MAX`] of them go through the
+//! library, unless the device is deterministic.
 
-use super::misuse;
 use super::tile::{Panels, Rows, Sink, product};
 use super::weight::{Arrangement, Weight};
+use super::{linear_cuda, misuse};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::simd::{Isa, Kernel, LANES, Lanes, Loadable, launch, math};
@@ -24,66 +27,81 @@ pub enum Activation {
     QuickGelu,
     /// `x/2 (1 + erf(x/√2))`.
     Gelu,
+    /// The usual approximation of `Gelu` by a hyperbolic tangent:
+    /// `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
+    GeluTanh,
+    /// `x σ(x)`.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
     /// `gate σ(gate) · up`, of an alternating weight.
     SwiGlu,
 }
 
 /// `activation(x Wᵀ + b)` as a new tensor.
 ///
-/// Errors: shapes that do not fit.
+/// Errors: shapes that do not fit; the device has no memory left, or fails.
 pub fn linear(device: &Device, x: &Tensor, w: &Weight, activation: Activation) -> Result<Tensor> {
-    let gated = activation == Activation::SwiGlu;
-    if x.row_len() != w.k || gated != (w.arrangement == Arrangement::Alternating) {
-        return Err(misuse("linear", "the weight does not fit the input or the activation"));
-    }
-    let n_columns = if gated { w.n / 2 } else { w.n };
-    let mut y = Tensor::scratch::<f32>(&[x.n_rows(), n_columns]);
-    let finish = match activation {
-        Activation::None => Finish::Write,
-        Activation::QuickGelu => Finish::QuickGelu,
-        Activation::Gelu => Finish::Gelu,
-        Activation::SwiGlu => Finish::SwiGlu,
-    };
-    match device {
-        Device::Cpu(threads) => run_cpu(threads, Isa::best(), x, w, (&mut y, finish)),
-        Device::Cuda(_) => return Err(misuse("linear", "not on a GPU yet")),
-    }
-    Ok(y)
+    product_of(device, (x, w), Finish::Write(activation), device.compute_dtype())
 }
 
 /// `x Wᵀ + b` as f32, whatever the device computes in (logits, rows that travel).
 ///
-/// Errors: shapes that do not fit.
+/// Errors: as [`linear`].
 pub fn linear_f32(device: &Device, x: &Tensor, w: &Weight) -> Result<Tensor> {
-    match device {
-        Device::Cpu(_) => linear(device, x, w, Activation::None),
-        Device::Cuda(_) => Err(misuse("linear_f32", "not on a GPU yet")),
-    }
+    product_of(device, (x, w), Finish::Write(Activation::None), DType::F32)
 }
 
-/// `y += x Wᵀ + b`.
+fn product_of(
+    device: &Device,
+    (x, w): (&Tensor, &Weight),
+    finish: Finish,
+    dtype: DType,
+) -> Result<Tensor> {
+    let gated = finish == Finish::Write(Activation::SwiGlu);
+    let fits = x.row_len() == w.k && x.dtype() == device.compute_dtype();
+    if !fits || gated != (w.arrangement == Arrangement::Alternating) {
+        return Err(misuse("linear", "the weight does not fit the input or the activation"));
+    }
+    let n_columns = if gated { w.n / 2 } else { w.n };
+    let mut y = Tensor::scratch_on(device, dtype, &[x.n_rows(), n_columns])?;
+    match device {
+        Device::Cpu(threads) => run_cpu(threads, Isa::best(), x, w, (&mut y, finish)),
+        Device::Cuda(_) => linear_cuda::run(device, (x, w), &mut y, finish)?,
+    }
+    Ok(y)
+}
+
+/// `y += x Wᵀ + b`; `y` is f32.
 ///
-/// Errors: shapes that do not fit.
+/// Errors: as [`linear`].
 pub fn linear_add(device: &Device, x: &Tensor, w: &Weight, y: &mut Tensor) -> Result<()> {
-    let plain = w.arrangement == Arrangement::Stacked;
-    if x.row_len() != w.k || y.row_len() != w.n || y.n_rows() != x.n_rows() || !plain {
+    let shapes_fit = x.row_len() == w.k && y.row_len() == w.n && y.n_rows() == x.n_rows();
+    let types_fit = x.dtype() == device.compute_dtype() && y.dtype() == DType::F32;
+    if !shapes_fit || !types_fit || w.arrangement != Arrangement::Stacked {
         return Err(misuse("linear_add", "the weight does not fit the input or the residual"));
     }
     match device {
         Device::Cpu(threads) => run_cpu(threads, Isa::best(), x, w, (y, Finish::Add)),
-        Device::Cuda(_) => return Err(misuse("linear_add", "not on a GPU yet")),
+        Device::Cuda(_) => linear_cuda::run(device, (x, w), y, Finish::Add)?,
     }
     Ok(())
 }
 
 /// What is done with the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Finish {
-    Write,
+pub(super) enum Finish {
+    /// Written, in the type of the result.
+    Write(Activation),
+    /// Added to what is there, f32.
     Add,
-    QuickGelu,
-    Gelu,
-    SwiGlu,
+}
+
+impl Finish {
+    /// Whether columns come in pairs.
+    pub(super) fn is_gated(self) -> bool {
+        self == Self::Write(Activation::SwiGlu)
+    }
 }
 
 /// Rows of one task; few enough that a task is short, many enough to pay for widened panels.
@@ -110,7 +128,7 @@ fn run_cpu(
     let part = Part {
         x: Rows { data: x.as_f32().as_ptr(), stride: w.k },
         depth: w.k,
-        bias: w.bias.as_f32().as_ptr(),
+        bias: w.host().bias.as_f32().as_ptr(),
         y: y.as_mut_slice::<f32>().as_mut_ptr(),
         n_columns: y.row_len(),
         finish,
@@ -149,7 +167,7 @@ impl Cut {
             return Self { n_rows, n_panels, task_rows: n_rows, task_panels: n_panels };
         }
         // Multiples of the panels of a tile; even where panels come in pairs.
-        let task_panels = match (n_rows, finish == Finish::SwiGlu) {
+        let task_panels = match (n_rows, finish.is_gated()) {
             (1..8, _) => 16,
             (_, true) => 6,
             (_, false) => 3,
@@ -199,7 +217,7 @@ impl Part {
         (panel, n_panels): (usize, usize),
     ) {
         let size = self.depth * LANES;
-        let panels = &w.panels.as_slice::<W>()[panel * size..(panel + n_panels) * size];
+        let panels = &w.host().panels.as_slice::<W>()[panel * size..(panel + n_panels) * size];
         // SAFETY: passed on to the caller.
         unsafe {
             let x = self.x.from(row);
@@ -239,7 +257,7 @@ impl<W: Loadable> Kernel for Product<'_, W> {
                 return product::<L, W>(rows, (panels, all), self.depth, &mut self.y);
             }
             // A gate waits for its partner within the rows of a tile only: both in one group.
-            let group_panels = L::TILE_PANELS * if self.y.finish == Finish::SwiGlu { 2 } else { 1 };
+            let group_panels = L::TILE_PANELS * if self.y.finish.is_gated() { 2 } else { 1 };
             let mut group = Tensor::scratch::<f32>(&[group_panels.min(all) * size]);
             let first_panel = self.y.first_panel;
             for (idx, panels) in self.panels.chunks(group_panels * size).enumerate() {
@@ -283,16 +301,22 @@ impl Sink for Output {
         // SAFETY: row and panel lie inside y; a gate's partner panel follows it in the same row.
         unsafe {
             let sums = sums.add(L::load(self.bias.add(panel * LANES)));
-            match self.finish {
-                Finish::Write => self.write(row, panel, sums),
-                Finish::Add => self.write(row, panel, sums.add(self.read(row, panel))),
-                Finish::QuickGelu => self.write(row, panel, math::sigmoid_gate(sums, 1.702)),
-                Finish::Gelu => self.write(row, panel, math::gelu(sums)),
-                Finish::SwiGlu if panel.is_multiple_of(2) => {
+            let activation = match self.finish {
+                Finish::Add => return self.write(row, panel, sums.add(self.read(row, panel))),
+                Finish::Write(activation) => activation,
+            };
+            match activation {
+                Activation::None => self.write(row, panel, sums),
+                Activation::QuickGelu => self.write(row, panel, math::sigmoid_gate(sums, 1.702)),
+                Activation::Gelu => self.write(row, panel, math::gelu(sums)),
+                Activation::GeluTanh => self.write(row, panel, math::gelu_tanh(sums)),
+                Activation::Silu => self.write(row, panel, math::sigmoid_gate(sums, 1.0)),
+                Activation::Relu => self.write(row, panel, sums.max(L::splat(0.0))),
+                Activation::SwiGlu if panel.is_multiple_of(2) => {
                     let gate = math::sigmoid_gate(sums, 1.0);
                     gate.store(self.gates[row % 8].as_mut_ptr());
                 }
-                Finish::SwiGlu => {
+                Activation::SwiGlu => {
                     let gate = L::load(self.gates[row % 8].as_ptr());
                     self.write(row, panel / 2, gate.mul(sums));
                 }

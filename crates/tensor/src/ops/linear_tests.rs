@@ -55,11 +55,16 @@ fn case((n_rows, n, k): (usize, usize, usize), dtype: DType, gated: bool) -> Cas
 
 fn apply(finish: Finish, sum: f64) -> f64 {
     match finish {
-        Finish::Write => sum,
         Finish::Add => sum + 1.0,
-        Finish::QuickGelu => sum / (1.0 + (-1.702 * sum).exp()),
-        Finish::Gelu => sum * 0.5 * (1.0 + erf(sum / 2_f64.sqrt())),
-        Finish::SwiGlu => sum / (1.0 + (-sum).exp()),
+        Finish::Write(Activation::None) => sum,
+        Finish::Write(Activation::QuickGelu) => sum / (1.0 + (-1.702 * sum).exp()),
+        Finish::Write(Activation::Gelu) => sum * 0.5 * (1.0 + erf(sum / 2_f64.sqrt())),
+        Finish::Write(Activation::GeluTanh) => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (sum + 0.044_715 * sum.powi(3));
+            0.5 * sum * (1.0 + inner.tanh())
+        }
+        Finish::Write(Activation::Silu | Activation::SwiGlu) => sum / (1.0 + (-sum).exp()),
+        Finish::Write(Activation::Relu) => sum.max(0.0),
     }
 }
 
@@ -74,7 +79,7 @@ fn erf(x: f64) -> f64 {
 }
 
 fn check(size: (usize, usize, usize), dtype: DType, finish: Finish) {
-    let gated = finish == Finish::SwiGlu;
+    let gated = finish.is_gated();
     let case = case(size, dtype, gated);
     let (n_rows, n, _) = size;
     let expected: Vec<f64> = match gated {
@@ -109,7 +114,7 @@ fn check(size: (usize, usize, usize), dtype: DType, finish: Finish) {
 fn products_are_right_and_their_bits_depend_on_nothing_else() {
     for &size in CASES {
         for dtype in DTYPES {
-            check(size, dtype, Finish::Write);
+            check(size, dtype, Finish::Write(Activation::None));
         }
         check(size, DType::Bf16, Finish::Add);
     }
@@ -118,8 +123,15 @@ fn products_are_right_and_their_bits_depend_on_nothing_else() {
 #[test]
 fn activations_are_right() {
     for size in [(1, 16, 4), (5, 48, 64), (20, 112, 33)] {
-        for finish in [Finish::QuickGelu, Finish::Gelu, Finish::SwiGlu] {
-            DTYPES.iter().for_each(|&dtype| check(size, dtype, finish));
+        for activation in [
+            Activation::QuickGelu,
+            Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::Silu,
+            Activation::Relu,
+            Activation::SwiGlu,
+        ] {
+            DTYPES.iter().for_each(|&dtype| check(size, dtype, Finish::Write(activation)));
         }
     }
 }

@@ -9,6 +9,8 @@ pub mod embedding;
 mod gpu_cases;
 pub mod kv_write;
 pub mod linear;
+mod linear_cuda;
+mod linear_cuda_skinny;
 pub mod norm;
 pub mod pack;
 pub mod paged;
@@ -20,6 +22,7 @@ pub mod rows;
 pub mod sample;
 mod tile;
 pub mod weight;
+mod weight_cuda;
 
 pub use attention::{Segments, attention_packed, attention_paged};
 pub use blocks::{copy_blocks, fill_blocks};

@@ -1,10 +1,12 @@
-//! Weights in the form that products read: panels of sixteen outputs.
+//! Weights in the form that products read.
 //!
-//! Contract. Matrices `[n, k]` in f32, bf16 or f16, as checkpoints store them, become panels
-//! `[n/16][k][16]` of the same type; several that share their input become one weight.
+//! Contract. Matrices `[n, k]` in f32, bf16 or f16, as checkpoints store them; several that share
+//! their input become one weight. The processor has panels of sixteen outputs `[n/16][k][16]` of
+//! the same type, a GPU rows `[n, k]` in its compute type: widened exactly, narrowed to the nearest.
 
 use super::misuse;
 use super::tile::n_panels;
+use super::weight_cuda::GpuWeight;
 use crate::device::Device;
 use crate::dtype::{DType, Element};
 use crate::simd::{LANES, Loadable};
@@ -35,23 +37,37 @@ pub enum Arrangement {
     Alternating,
 }
 
-/// A weight in panels, with its bias.
+/// A weight where its device wants it, with its bias.
 #[derive(Debug)]
 pub struct Weight {
-    /// `[n_panels, k, 16]`; rows beyond a matrix's last are zeros.
-    pub(super) panels: Tensor,
-    /// `[n_panels * 16]`, zeros where there is no bias.
-    pub(super) bias: Tensor,
+    storage: Storage,
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) arrangement: Arrangement,
 }
 
+#[derive(Debug)]
+enum Storage {
+    Host(Panels),
+    Gpu(GpuWeight),
+}
+
+/// A weight of the processor.
+#[derive(Debug)]
+pub(super) struct Panels {
+    /// `[n_panels, k, 16]`; rows beyond a matrix's last are zeros.
+    pub(super) panels: Tensor,
+    /// `[n_panels * 16]`, zeros where there is no bias.
+    pub(super) bias: Tensor,
+}
+
 impl Weight {
     /// Repacks matrices with the same number of columns; `biases` are empty or one per matrix, f32.
     ///
-    /// Matrices of different types become f32, which holds all of them exactly.
-    /// Errors: shapes that do not fit.
+    /// For the processor, matrices of different types become f32, which holds all of them exactly.
+    /// To a GPU the elements may still be on their way when this returns; whatever is given to the
+    /// same device from then on sees them.
+    /// Errors: shapes that do not fit; the device has no memory left, or fails.
     pub fn pack(
         device: &Device,
         matrices: &[Matrix<'_>],
@@ -60,25 +76,12 @@ impl Weight {
     ) -> Result<Self> {
         check_pack(matrices, biases, arrangement)?;
         let (k, n) = (matrices[0].n_columns, matrices.iter().map(|matrix| matrix.n_rows).sum());
-        let places = places(matrices, arrangement);
-        let dtype = matrices[0].dtype;
-        let dtype = if matrices.iter().all(|m| m.dtype == dtype) { dtype } else { DType::F32 };
-        let Device::Cpu(threads) = device else {
-            return Err(misuse("pack", "not on a GPU yet"));
+        let source = Source { matrices, biases, places: places(matrices, arrangement), n, k };
+        let storage = match device {
+            Device::Cpu(threads) => Storage::Host(source.panels(threads)?),
+            Device::Cuda(cuda) => Storage::Gpu(GpuWeight::upload(cuda, &source)?),
         };
-        let panels = match dtype {
-            DType::F32 => pack_panels::<f32>(threads, matrices, &places, k),
-            DType::Bf16 => pack_panels::<bf16>(threads, matrices, &places, k),
-            DType::F16 => pack_panels::<f16>(threads, matrices, &places, k),
-            DType::U8 | DType::U32 => return Err(misuse("pack", "weights of whole numbers")),
-        };
-        let mut bias = Tensor::zeros::<f32>(&[places.len() * LANES]);
-        for (panel, place) in bias.as_mut_slice::<f32>().chunks_mut(LANES).zip(&places) {
-            let values = biases.get(place.matrix).map_or(&[][..], |bias| &bias[place.row..]);
-            let n_values = values.len().min(LANES);
-            panel[..n_values].copy_from_slice(&values[..n_values]);
-        }
-        Ok(Self { panels, bias, n, k, arrangement })
+        Ok(Self { storage, n, k, arrangement })
     }
 
     /// Outputs, both of a gated pair counted.
@@ -93,7 +96,32 @@ impl Weight {
 
     /// Type of the elements.
     pub fn dtype(&self) -> DType {
-        self.panels.dtype()
+        match &self.storage {
+            Storage::Host(host) => host.panels.dtype(),
+            Storage::Gpu(gpu) => gpu.rows.dtype(),
+        }
+    }
+
+    /// Address of the first of the rows `[n, k]` on the GPU; panics if the weight is the
+    /// processor's.
+    pub fn address(&self) -> u64 {
+        self.gpu().rows.address()
+    }
+
+    /// Panics if the weight is a GPU's.
+    pub(super) fn host(&self) -> &Panels {
+        match &self.storage {
+            Storage::Host(host) => host,
+            Storage::Gpu(_) => panic!("a weight of a GPU was read by the processor"),
+        }
+    }
+
+    /// Panics if the weight is the processor's.
+    pub(super) fn gpu(&self) -> &GpuWeight {
+        match &self.storage {
+            Storage::Gpu(gpu) => gpu,
+            Storage::Host(_) => panic!("a weight of the processor was given to a GPU"),
+        }
     }
 
     /// Row `idx` of the matrix, widened (for embeddings that share the head's weight).
@@ -107,13 +135,48 @@ impl Weight {
     }
 
     fn copy_row_of<W: Element>(&self, idx: usize, to: &mut [f32], widen: impl Fn(W) -> f32) {
-        let panel = &self.panels.as_slice::<W>()[idx / LANES * LANES * self.k..];
+        let panel = &self.host().panels.as_slice::<W>()[idx / LANES * LANES * self.k..];
         let column = panel[idx % LANES..].iter().step_by(LANES);
         to.iter_mut().zip(column).for_each(|(to, &from)| *to = widen(from));
     }
 
     pub(super) fn n_panels(&self) -> usize {
-        self.panels.shape()[0]
+        self.host().panels.shape()[0]
+    }
+}
+
+/// What a weight is made of, checked.
+pub(super) struct Source<'a> {
+    pub(super) matrices: &'a [Matrix<'a>],
+    pub(super) biases: &'a [Vec<f32>],
+    places: Vec<Place>,
+    pub(super) n: usize,
+    pub(super) k: usize,
+}
+
+impl Source<'_> {
+    /// The matrix that row `idx` of the weight comes from, and its row there.
+    pub(super) fn row(&self, idx: usize) -> (usize, usize) {
+        let place = self.places[idx / LANES];
+        (place.matrix, place.row + idx % LANES)
+    }
+
+    fn panels(&self, threads: &Threads) -> Result<Panels> {
+        let dtype = self.matrices[0].dtype;
+        let all_alike = self.matrices.iter().all(|matrix| matrix.dtype == dtype);
+        let panels = match if all_alike { dtype } else { DType::F32 } {
+            DType::F32 => pack_panels::<f32>(threads, self),
+            DType::Bf16 => pack_panels::<bf16>(threads, self),
+            DType::F16 => pack_panels::<f16>(threads, self),
+            DType::U8 | DType::U32 => return Err(misuse("pack", "weights of whole numbers")),
+        };
+        let mut bias = Tensor::zeros::<f32>(&[self.places.len() * LANES]);
+        for (panel, place) in bias.as_mut_slice::<f32>().chunks_mut(LANES).zip(&self.places) {
+            let values = self.biases.get(place.matrix).map_or(&[][..], |bias| &bias[place.row..]);
+            let n_values = values.len().min(LANES);
+            panel[..n_values].copy_from_slice(&values[..n_values]);
+        }
+        Ok(Panels { panels, bias })
     }
 }
 
@@ -167,7 +230,8 @@ fn places(matrices: &[Matrix<'_>], arrangement: Arrangement) -> Vec<Place> {
 }
 
 /// A type that weights are packed into.
-trait Packed: Loadable {
+pub(super) trait Packed: Loadable {
+    /// One element of type `dtype`.
     fn read(dtype: DType, bytes: &[u8]) -> Self;
 }
 
@@ -194,16 +258,12 @@ impl Packed for f16 {
     }
 }
 
-fn pack_panels<W: Packed>(
-    threads: &Threads,
-    matrices: &[Matrix<'_>],
-    places: &[Place],
-    k: usize,
-) -> Tensor {
-    let mut panels = Tensor::scratch::<W>(&[places.len(), k, LANES]);
+fn pack_panels<W: Packed>(threads: &Threads, source: &Source<'_>) -> Tensor {
+    let k = source.k;
+    let mut panels = Tensor::scratch::<W>(&[source.places.len(), k, LANES]);
     threads.for_each_chunk(panels.as_mut_slice::<W>(), k * LANES, &|panel, to| {
-        let place = places[panel];
-        pack_panel(&matrices[place.matrix], place.row, to);
+        let place = source.places[panel];
+        pack_panel(&source.matrices[place.matrix], place.row, to);
     });
     panels
 }

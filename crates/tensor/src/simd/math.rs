@@ -45,6 +45,22 @@ pub(crate) unsafe fn sigmoid_gate<L: Lanes>(x: L, slope: f32) -> L {
     unsafe { x.div(L::splat(1.0).add(exp(x.mul(L::splat(-slope))))) }
 }
 
+/// GELU with the hyperbolic tangent: x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))). As tanh is a logistic
+/// function, it is x σ(2 √(2/π) (x + 0.044715 x³)).
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+#[allow(clippy::undocumented_unsafe_blocks)]
+pub(crate) unsafe fn gelu_tanh<L: Lanes>(x: L) -> L {
+    unsafe {
+        let cube = x.mul(x).mul(x);
+        let inner = x.fma(cube, L::splat(0.044_715));
+        let exponent = inner.mul(L::splat(-2.0 * 0.797_884_56));
+        x.div(L::splat(1.0).add(exp(exponent)))
+    }
+}
+
 /// GELU with the error function: x/2 (1 + erf(x/√2)).
 ///
 /// # Safety
