@@ -131,7 +131,8 @@ pub(crate) const KEYS: &[Key] = &[
         flag: None,
         help: "Size of the KV cache in tokens; on a GPU `free_gpu_memory_fraction` bounds it too.",
         slot: |args| {
-            let absent = "the lesser of 4 GiB and a quarter of free memory; on a GPU, as many as fit";
+            let absent =
+                "the lesser of 4 GiB and a quarter of free memory; on a GPU, as many as fit";
             Slot::OptionalCount(&mut args.kv_cache.max_tokens, 1..=1 << 32, absent)
         },
     },

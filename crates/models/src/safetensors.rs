@@ -56,6 +56,11 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Bytes of all tensors.
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.entries.values().map(|entry| entry.end - entry.start).sum()
+    }
+
     /// Names of all tensors.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)

@@ -1,13 +1,13 @@
 //! Weights by the names of our architectures, whatever generation of names the files use; every
 //! tensor must be asked for, and none may be missing.
 
-use crate::LoadFormat;
 use crate::dummy::DummyBytes;
 use crate::files::unusable;
 use crate::safetensors::Checkpoint;
+use crate::{LoadFormat, LoadProgress};
 use half::{bf16, f16};
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tensor::ops::{Arrangement, Matrix, Weight};
@@ -31,6 +31,8 @@ const NAMES_SHOWN_MAX: usize = 8;
 pub(crate) struct Weights<'a> {
     source: Source,
     device: &'a Device,
+    tell: &'a dyn Fn(LoadProgress),
+    progress: Cell<LoadProgress>,
     /// Our name → name in the files, of those nobody has asked for.
     unused: RefCell<BTreeMap<String, String>>,
 }
@@ -61,11 +63,13 @@ impl<'a> Weights<'a> {
         folder: &Path,
         (load_format, dtype): (LoadFormat, DType),
         renames: &[Rename],
-        device: &'a Device,
+        (device, tell): (&'a Device, &'a dyn Fn(LoadProgress)),
     ) -> Result<Self> {
+        let progress = |n_bytes| Cell::new(LoadProgress { n_bytes_done: 0, n_bytes });
         if load_format == LoadFormat::Dummy {
             let source = Source::Dummy(DummyBytes::new(dtype));
-            return Ok(Self { source, device, unused: RefCell::default() });
+            let unused = RefCell::default();
+            return Ok(Self { source, device, tell, progress: progress(None), unused });
         }
         let checkpoint = Checkpoint::open(folder)?;
         let mut unused = BTreeMap::new();
@@ -76,7 +80,9 @@ impl<'a> Weights<'a> {
                 return Err(unusable(&folder.display().to_string(), &why));
             }
         }
-        Ok(Self { source: Source::Files(checkpoint), device, unused: RefCell::new(unused) })
+        let progress = progress(Some(checkpoint.n_bytes()));
+        let source = Source::Files(checkpoint);
+        Ok(Self { source, device, tell, progress, unused: RefCell::new(unused) })
     }
 
     /// All weights, to be narrowed down.
@@ -103,6 +109,15 @@ impl<'a> Weights<'a> {
     }
 
     fn take(&self, name: &str, shape: &[usize]) -> Result<Loaded<'_>> {
+        let loaded = self.find(name, shape)?;
+        let before = self.progress.get();
+        let n_bytes_done = before.n_bytes_done + loaded.bytes.len();
+        self.progress.set(LoadProgress { n_bytes_done, ..before });
+        (self.tell)(self.progress.get());
+        Ok(loaded)
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<Loaded<'_>> {
         let checkpoint = match &self.source {
             Source::Files(checkpoint) => checkpoint,
             Source::Dummy(dummy) => {

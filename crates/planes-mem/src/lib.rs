@@ -10,12 +10,19 @@ mod transport;
 use planes::Planes;
 use std::sync::Arc;
 
+pub use transport::CopyByGpu;
+
 /// Fresh planes, shared by everything in this process that is handed a clone.
 pub fn planes() -> Planes {
+    planes_with(None)
+}
+
+/// The same, with a way to copy the memory of GPUs, if there is any.
+pub fn planes_with(copy_by_gpu: Option<Arc<CopyByGpu>>) -> Planes {
     Planes {
         discovery: Arc::new(discovery::MemDiscovery::default()),
         messaging: Arc::new(messaging::MemMessaging::default()),
-        transport: Arc::new(transport::MemTransport::default()),
+        transport: Arc::new(transport::MemTransport::new(copy_by_gpu)),
         are_apart: false,
     }
 }

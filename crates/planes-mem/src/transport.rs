@@ -1,8 +1,12 @@
 //! Reads between parts of one process: the owner's lease table is asked, then bytes are copied.
+//! Memory of a GPU is copied by whoever put the planes together; here nobody knows GPUs.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use planes::{Destination, LeaseTable, LeasedMemory, RemoteHandle, Source, Transport, Withdraw};
+use planes::{
+    Destination, LeaseTable, LeasedMemory, Memory, Region, RemoteHandle, Source, Transport,
+    Withdraw,
+};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use types::{Error, ErrorKind, Result};
@@ -12,12 +16,23 @@ type Owners = HashMap<String, Arc<LeaseTable>>;
 /// How addresses of this process's memory begin; the rest is a random number.
 const SCHEME: &str = "mem://";
 
+/// Copies each first region into the second, of the same length, where at least one of them is a
+/// GPU's; returns when the bytes are there.
+pub type CopyByGpu = dyn Fn(&[(Region, Region)]) -> Result<()> + Send + Sync;
+
 #[derive(Default)]
-pub(crate) struct MemTransport(Arc<Mutex<Owners>>);
+pub(crate) struct MemTransport {
+    owners: Arc<Mutex<Owners>>,
+    copy_by_gpu: Option<Arc<CopyByGpu>>,
+}
 
 impl MemTransport {
+    pub(crate) fn new(copy_by_gpu: Option<Arc<CopyByGpu>>) -> Self {
+        Self { owners: Arc::default(), copy_by_gpu }
+    }
+
     fn owner(&self, transports: &[String]) -> Result<Arc<LeaseTable>> {
-        let owners = lock(&self.0);
+        let owners = lock(&self.owners);
         transports.iter().find_map(|address| owners.get(address).cloned()).ok_or_else(lost)
     }
 }
@@ -31,7 +46,7 @@ impl Transport for MemTransport {
         &self,
         leases: Arc<LeaseTable>,
     ) -> BoxFuture<'static, Result<(Vec<String>, Withdraw)>> {
-        let owners = Arc::clone(&self.0);
+        let owners = Arc::clone(&self.owners);
         async move {
             let address = format!("{SCHEME}{:032x}", planes::random::instance_id().0);
             lock(&owners).insert(address.clone(), leases);
@@ -60,25 +75,44 @@ impl Transport for MemTransport {
         into: Destination,
     ) -> BoxFuture<'static, Result<Destination>> {
         let owner = self.owner(&from.transports);
+        let by_gpu = self.copy_by_gpu.clone();
         async move {
             let memory = owner?.pin(from.lease, from.secret)?;
             // Copies of megabytes would hold up the other tasks of this thread.
-            let copied = tokio::task::spawn_blocking(move || copy(&memory, &sources, into));
+            let copied = tokio::task::spawn_blocking(move || {
+                copy(&memory, &sources, into, by_gpu.as_deref())
+            });
             copied.await.map_err(|_| lost())?
         }
         .boxed()
     }
 }
 
-fn copy(memory: &LeasedMemory, sources: &[Source], into: Destination) -> Result<Destination> {
+fn copy(
+    memory: &LeasedMemory,
+    sources: &[Source],
+    into: Destination,
+    by_gpu: Option<&CopyByGpu>,
+) -> Result<Destination> {
     if sources.len() != into.regions.len() {
         return Err(Error::internal("a read needs one destination for each source"));
     }
-    for (&source, region) in sources.iter().zip(&into.regions) {
-        let part = memory.locate(source, region.n_bytes())?;
-        // SAFETY: `part` is kept by `memory`, the destination is ours alone by its contract, and
-        // neither ends before this function does; both are `n_bytes` long.
-        unsafe { std::ptr::copy_nonoverlapping(part.ptr(), region.ptr(), region.n_bytes()) };
+    let pair = |(&source, into): (&Source, &Region)| {
+        Ok::<_, Error>((memory.locate(source, into.n_bytes())?, *into))
+    };
+    let pairs: Vec<_> = sources.iter().zip(&into.regions).map(pair).collect::<Result<_>>()?;
+    let is_on_host = |region: &Region| region.memory() == Memory::Host;
+    match by_gpu {
+        Some(by_gpu) if !pairs.iter().all(|(from, to)| is_on_host(from) && is_on_host(to)) => {
+            by_gpu(&pairs)?;
+        }
+        Some(_) | None => pairs.into_iter().try_for_each(|(from, to)| {
+            let (from, to) = (from.on_host()?, to.on_host()?);
+            // SAFETY: `from` is kept by `memory`, the destination is ours alone by its contract,
+            // and neither ends before this function does; both are as long.
+            unsafe { std::ptr::copy_nonoverlapping(from.ptr(), to.ptr(), to.n_bytes()) };
+            Ok::<_, Error>(())
+        })?,
     }
     Ok(into)
 }

@@ -114,8 +114,7 @@ impl LeasedMemory {
         if end > region.n_bytes() {
             return Err(refused());
         }
-        // SAFETY: the part lies inside a region whose owner is `self.keep`, by the check above.
-        Ok(unsafe { Region::new(region.ptr().add(source.offset), n_bytes) })
+        Ok(region.part(source.offset, n_bytes))
     }
 }
 

@@ -22,7 +22,7 @@ pub use lease::{LeaseTable, LeasedMemory, Reaper};
 pub use messaging::{Address, Call, Handler, Messaging, Replies};
 pub use pulse::{Beat, Pulse};
 pub use reply::{ReplySender, reply_stream};
-pub use transport::{Destination, Region, RemoteHandle, Source, Transport};
+pub use transport::{Destination, Memory, Region, RemoteHandle, Source, Transport};
 pub use transports::Transports;
 pub use withdraw::Withdraw;
 

@@ -10,13 +10,23 @@ use crate::withdraw::Withdraw;
 use futures::future::BoxFuture;
 use std::any::Any;
 use std::sync::Arc;
-use types::{LeaseId, Result, Secret};
+use types::{Error, ErrorKind, LeaseId, Result, Secret};
 
 /// A piece of memory, kept alive by whoever holds the structure it is part of.
 #[derive(Debug, Clone, Copy)]
 pub struct Region {
     ptr: *mut u8,
     n_bytes: usize,
+    memory: Memory,
+}
+
+/// Whose memory it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The processor's, which may be read and written where it lies.
+    Host,
+    /// A GPU's, which only the GPU's driver may touch.
+    Gpu,
 }
 
 // SAFETY: a region is an address and a length; those who dereference it promise, in `Region::new`,
@@ -26,14 +36,48 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// `n_bytes` of memory at `ptr`.
+    /// `n_bytes` of the host's memory at `ptr`.
     ///
     /// # Safety
     /// The memory stays valid, from any thread, while the value it is handed over with
     /// ([`crate::LeasedMemory`] or [`Destination`]) exists. Memory that is lent is initialised and
     /// is not written meanwhile; in a destination nobody else touches it.
     pub unsafe fn new(ptr: *mut u8, n_bytes: usize) -> Self {
-        Self { ptr, n_bytes }
+        Self { ptr, n_bytes, memory: Memory::Host }
+    }
+
+    /// The same, in the memory that is said.
+    ///
+    /// # Safety
+    /// As for [`Self::new`].
+    pub unsafe fn within(memory: Memory, ptr: *mut u8, n_bytes: usize) -> Self {
+        Self { ptr, n_bytes, memory }
+    }
+
+    /// `n_bytes` of it from `offset` on; panics if it is not that long.
+    #[must_use]
+    pub fn part(&self, offset: usize, n_bytes: usize) -> Self {
+        let fits = offset.checked_add(n_bytes).is_some_and(|end| end <= self.n_bytes);
+        assert!(fits, "{n_bytes} bytes at {offset} of a region of {}", self.n_bytes);
+        Self { ptr: self.ptr.wrapping_add(offset), n_bytes, memory: self.memory }
+    }
+
+    /// Itself, for those who read and write it where it lies.
+    ///
+    /// Errors: it is a GPU's (`Unavailable`).
+    pub fn on_host(self) -> Result<Self> {
+        match self.memory {
+            Memory::Host => Ok(self),
+            Memory::Gpu => Err(Error::new(
+                ErrorKind::Unavailable,
+                "this transport does not move the memory of GPUs yet",
+            )),
+        }
+    }
+
+    /// Whose memory it is.
+    pub fn memory(&self) -> Memory {
+        self.memory
     }
 
     /// Start of the memory.

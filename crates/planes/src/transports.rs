@@ -63,7 +63,12 @@ impl Transport for Transports {
         sources: Vec<Source>,
         into: Destination,
     ) -> BoxFuture<'static, Result<Destination>> {
-        match self.shared(&from.transports) {
+        let shared = into
+            .regions
+            .iter()
+            .try_for_each(|region| region.on_host().map(|_| ()))
+            .and_then(|()| self.shared(&from.transports));
+        match shared {
             Ok((transport, address)) => {
                 transport.read(RemoteHandle { transports: vec![address], ..from }, sources, into)
             }

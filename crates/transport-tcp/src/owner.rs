@@ -212,8 +212,9 @@ fn answer(stream: &TcpStream, request: &Request, hall: &Hall) -> io::Result<()> 
     let Ok(memory) = table.pin(request.lease, request.secret) else {
         return send(stream, Answer::Refused, &[]);
     };
+    let parts = request.parts.iter();
     let located: Result<Vec<Region>> =
-        request.parts.iter().map(|part| memory.locate(part.source, part.n_bytes)).collect();
+        parts.map(|part| memory.locate(part.source, part.n_bytes)?.on_host()).collect();
     match located {
         Ok(parts) => send_parts(stream, &memory, &parts),
         Err(_) => send(stream, Answer::Refused, &[]),

@@ -75,7 +75,7 @@ impl Outbox {
             if segment.begins_run && i > 0 {
                 next = Place { run: next.run + 1, offset: 0 };
             }
-            let region = memory.locate(segment.source, segment.n_bytes)?;
+            let region = memory.locate(segment.source, segment.n_bytes)?.on_host()?;
             match spans.back_mut() {
                 _ if segment.n_bytes == 0 => {}
                 Some((place, last)) if place.run == next.run && end(last) == region.ptr() => {

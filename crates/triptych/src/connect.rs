@@ -7,6 +7,7 @@ use config::nats::{NatsAuth, NatsConfig};
 use discovery_etcd::EtcdConfig as EtcdParts;
 use messaging_nats::{NatsAuth as AuthParts, NatsConfig as NatsParts, NatsTls as NatsTlsParts};
 use planes::{ClusterKey, Discovery, Messaging, Planes, Transport, Transports};
+use planes_mem::CopyByGpu;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +17,21 @@ use types::{Error, Result};
 
 /// Connects to the cluster as `name`, waiting for etcd and NATS up to the start deadline.
 ///
-/// `system` says meanwhile what is waited for. Errors say which flag names what could not be
+/// `system` says meanwhile what is waited for; `by_gpu` copies the memory of GPUs in this process.
+/// Errors say which flag names what could not be
 /// reached.
-pub async fn connect(cluster: &ClusterConfig, name: &str, system: &System) -> Result<Planes> {
+pub async fn connect(
+    cluster: &ClusterConfig,
+    name: &str,
+    system: &System,
+    by_gpu: Option<Arc<CopyByGpu>>,
+) -> Result<Planes> {
     let servers = servers(cluster);
     if !servers.is_empty() {
         tracing::info!("connecting to {servers}");
         system.starting(&format!("connecting to {servers}"));
     }
-    let memory = planes_mem::planes();
+    let memory = planes_mem::planes_with(by_gpu);
     // First, because it fails at once where it does.
     let transport = match cluster.transport {
         TransportChoice::Mem => memory.transport,

@@ -5,7 +5,11 @@
 
 pub mod check;
 mod connect;
+mod device;
 mod fronting;
+mod gpu_memory;
+mod gpu_moves;
+mod load_progress;
 mod model;
 mod observe;
 pub mod process;
@@ -15,6 +19,7 @@ mod system;
 mod text_only;
 mod workers;
 mod working;
+mod worst_case;
 
 pub use connect::connect;
 pub use fronting::{Fronting, Listening};

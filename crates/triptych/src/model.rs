@@ -1,57 +1,125 @@
 //! What computes: a loaded model, or the pretence of one. Loaded once, shared by all engines.
 
-use config::worker::{DeviceChoice, LoadFormat, WorkerConfig};
-use config::{EngineKind, MockConfig};
+use crate::gpu_memory::{Loaded, share_out};
+use crate::gpu_moves;
+use crate::load_progress::Shower;
+use crate::sizes::KvRoom;
+use config::worker::{LoadFormat, WorkerConfig};
+use config::{EngineKind, MockConfig, Role, TransportChoice};
 use engine::{Backend, MockCost, MockModel, MockScript};
 use models::{Description, Model};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Instant;
 use tensor::Device;
 use text::Tokenizer;
 use types::{Error, Result};
 
-/// A model that engines can be started on.
+/// A model that engines can be started on, one for each of the roles it was loaded for.
 pub(crate) struct LoadedModel {
-    pub(crate) description: Description,
+    description: Description,
     backing: Backing,
+    kv: KvRoom,
 }
 
 enum Backing {
-    Weights(Arc<dyn Model>, Device),
-    Mock(MockModel),
+    /// With a lane of the device for each worker.
+    Weights(Arc<dyn Model>, Vec<Device>),
+    Mock(MockModel, usize),
+}
+
+/// The workers that a model is loaded for.
+#[derive(Debug, Clone)]
+pub(crate) struct Crew {
+    /// One for each.
+    pub(crate) roles: Vec<Role>,
+    /// What carries their bulk bytes.
+    pub(crate) transport: TransportChoice,
+}
+
+/// One worker's part of a loaded model.
+pub(crate) struct ModelShare<'a> {
+    pub(crate) description: &'a Description,
+    pub(crate) backend: Backend,
+    pub(crate) kv: KvRoom,
 }
 
 impl LoadedModel {
-    /// Loads the model of `config`. Errors: its folder is not what it should be.
-    pub(crate) fn load(config: &WorkerConfig, kind: &EngineKind) -> Result<Self> {
-        let load_format = load_format(config);
-        let mut description = models::describe(&config.model_folder, load_format)?;
+    /// Loads the model of `config` for the workers of `crew`.
+    ///
+    /// Errors: its folder is not what it should be; its device cannot be used, or is too small.
+    pub(crate) fn load(config: &WorkerConfig, kind: &EngineKind, crew: &Crew) -> Result<Self> {
+        let mut description = models::describe(&config.model_folder, load_format(config))?;
         description.card.template_override.clone_from(&config.template_override);
-        let backing = match kind {
-            EngineKind::Mock(mock) => Backing::Mock(mock_model(mock, &description)?),
-            EngineKind::Native => {
-                let device = device(config.device, config.n_threads);
-                let model = models::load(&config.model_folder, load_format, &device)?;
-                Backing::Weights(model, device)
+        match kind {
+            EngineKind::Mock(mock) => {
+                let mock = mock_model(mock, &description)?;
+                let backing = Backing::Mock(mock, crew.roles.len());
+                Ok(Self { description, backing, kv: KvRoom::Host })
             }
+            EngineKind::Native => Self::with_weights(config, description, crew),
+        }
+    }
+
+    fn with_weights(config: &WorkerConfig, description: Description, crew: &Crew) -> Result<Self> {
+        let device = crate::device::open(config, description.dtype)?;
+        gpu_moves::check(&device, crew)?;
+        let Device::Cuda(cuda) = &device else {
+            let model = read_weights(config, &device)?;
+            let backing = Backing::Weights(model, vec![device; crew.roles.len()]);
+            return Ok(Self { description, backing, kv: KvRoom::Host });
         };
-        Ok(Self { description, backing })
+        let n_bytes_free_before = cuda.context().memory()?.n_bytes_free;
+        let began = Instant::now();
+        let model = read_weights(config, &device)?;
+        let loaded = Loaded { n_bytes_free_before, time: began.elapsed() };
+        let shared = share_out(cuda, &model, (config, &description), &crew.roles, &loaded)?;
+        Ok(Self { description, backing: Backing::Weights(model, shared.lanes), kv: shared.kv })
     }
 
     /// [`Self::load`], beside the async threads.
-    pub(crate) async fn load_beside(config: &WorkerConfig, kind: &EngineKind) -> Result<Self> {
+    pub(crate) async fn load_beside(
+        config: &WorkerConfig,
+        kind: &EngineKind,
+        crew: Crew,
+    ) -> Result<Self> {
         let (config, kind) = (config.clone(), kind.clone());
-        let load = tokio::task::spawn_blocking(move || Self::load(&config, &kind));
+        let load = tokio::task::spawn_blocking(move || Self::load(&config, &kind, &crew));
         load.await.map_err(|_| Error::internal("loading the model broke off"))?
     }
 
-    /// What one more engine runs; all share the weights.
-    pub(crate) fn backend(&self) -> Backend {
+    /// What the workers run, in the order of the roles; all share the weights.
+    pub(crate) fn shares(&self) -> Vec<ModelShare<'_>> {
+        let share = |backend| ModelShare { description: &self.description, backend, kv: self.kv };
         match &self.backing {
-            Backing::Weights(model, device) => Backend::Model(Arc::clone(model), device.clone()),
-            Backing::Mock(mock) => Backend::Mock(mock.clone()),
+            Backing::Weights(model, lanes) => {
+                let backend = |lane: &Device| Backend::Model(Arc::clone(model), lane.clone());
+                lanes.iter().map(backend).map(share).collect()
+            }
+            Backing::Mock(mock, n_workers) => {
+                (0..*n_workers).map(|_| share(Backend::Mock(mock.clone()))).collect()
+            }
         }
     }
+
+    /// The device with the weights; none where there is nothing but a pretence.
+    pub(crate) fn device(&self) -> Option<&Device> {
+        match &self.backing {
+            Backing::Weights(_, lanes) => lanes.first(),
+            Backing::Mock(..) => None,
+        }
+    }
+}
+
+/// Reads the weights onto a device, showing how far it is.
+fn read_weights(config: &WorkerConfig, device: &Device) -> Result<Arc<dyn Model>> {
+    let shower = Shower::new();
+    let tell = |progress| shower.show(progress);
+    let model = models::load_telling(&config.model_folder, load_format(config), device, &tell)?;
+    device.synchronize()?;
+    if let Device::Cuda(cuda) = device {
+        cuda.end_loading();
+    }
+    Ok(model)
 }
 
 /// Where the weights come from, in the words of the loader.
@@ -59,12 +127,6 @@ pub(crate) fn load_format(config: &WorkerConfig) -> models::LoadFormat {
     match config.load_format {
         LoadFormat::Auto => models::LoadFormat::Auto,
         LoadFormat::Dummy => models::LoadFormat::Dummy,
-    }
-}
-
-fn device(choice: DeviceChoice, n_threads: Option<NonZeroUsize>) -> Device {
-    match choice {
-        DeviceChoice::Cpu => n_threads.map_or_else(Device::all_cpus, Device::cpu),
     }
 }
 

@@ -6,7 +6,8 @@
 
 use crate::connect::connect;
 use crate::fronting::{Fronting, Listening};
-use crate::model::LoadedModel;
+use crate::gpu_moves;
+use crate::model::{Crew, LoadedModel};
 use crate::system::System;
 use crate::workers;
 use config::{Place, ServeConfig};
@@ -43,13 +44,16 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Served> {
     let listening = Listening::start(&config.frontend).await?;
     let system = System::start(&config.process).await?;
     system.starting("loading the model");
-    let model = LoadedModel::load_beside(&config.worker, &config.engine).await?;
-    let planes = connect(&config.cluster, "triptych serve", &system).await?;
+    let roles = &config.roles;
+    let crew = Crew { roles: roles.clone(), transport: config.cluster.transport };
+    let model = LoadedModel::load_beside(&config.worker, &config.engine, crew).await?;
+    let by_gpu = gpu_moves::copier(model.device())?;
+    let planes = connect(&config.cluster, "triptych serve", &system, by_gpu).await?;
     let mut workers = Vec::new();
-    for &role in &config.roles {
+    for (share, &role) in model.shares().into_iter().zip(roles) {
         let place = Place::usual(role, &config.cluster.namespace);
         let telemetry = &system.telemetry;
-        workers.push(workers::start(&planes, &model, &config.worker, &place, telemetry).await?);
+        workers.push(workers::start(&planes, share, &config.worker, &place, telemetry).await?);
     }
     let drain_deadline = config.process.drain_deadline;
     let fronting = listening.front(planes.clone(), config.frontend, &system, &shutdown).await?;

@@ -1,11 +1,12 @@
 //! From the configuration to the sizes of an engine.
 
+use crate::worst_case::StepLimits;
 use config::EngineArgs;
 use config::worker::WorkerConfig;
 use engine::{EngineConfig, SchedulerConfig};
 use models::ModelSpec;
 use tensor::{DType, KvLayout};
-use types::Result;
+use types::{Error, ErrorKind, Result};
 
 /// A shorter beginning of a prompt waits for the rows behind it: a step of a few rows takes nearly
 /// as long as one of these.
@@ -20,8 +21,27 @@ const KV_FREE_MEMORY_DIVISOR: usize = 4;
 /// Free memory to assume where the system does not say.
 const FREE_MEMORY_UNKNOWN: usize = 2 << 30;
 
-/// The sizes of an engine for a model. Errors: impossible ones.
-pub(crate) fn engine_config(config: &WorkerConfig, spec: &ModelSpec) -> Result<EngineConfig> {
+/// Where a KV pool lies, and how much memory it may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KvRoom {
+    /// The host's, as much as is free and sensible.
+    Host,
+    /// A GPU's: so many bytes at most, of elements of this type.
+    Gpu { n_bytes: usize, dtype: DType },
+}
+
+impl KvRoom {
+    /// Type of the cached keys and values.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::Host => DType::F32,
+            Self::Gpu { dtype, .. } => dtype,
+        }
+    }
+}
+
+/// The most that a step of an engine may be.
+pub(crate) fn step_limits(config: &WorkerConfig, spec: &ModelSpec) -> StepLimits {
     let args = &config.engine;
     let max_seq_len = args.max_seq_len.map_or(spec.max_seq_len, |max| max.min(spec.max_seq_len));
     // Without chunks a prompt must fit into one step.
@@ -29,46 +49,78 @@ pub(crate) fn engine_config(config: &WorkerConfig, spec: &ModelSpec) -> Result<E
         true => args.max_num_tokens,
         false => args.max_num_tokens.max(max_seq_len),
     };
-    let scheduler = SchedulerConfig {
-        block_size: args.kv_cache.tokens_per_block,
-        n_blocks: n_blocks(args, spec),
+    StepLimits {
         max_batch_size: args.max_batch_size,
         max_num_tokens,
-        min_piece_tokens: MIN_PIECE_TOKENS,
         max_seq_len,
+        max_pictures: args.encoder_max_batch_size,
+        max_patches: args.encoder_max_num_tokens,
+        block_size: args.kv_cache.tokens_per_block,
+    }
+}
+
+/// The sizes of an engine for a model. Errors: impossible ones, or no memory for any KV block.
+pub(crate) fn engine_config(
+    config: &WorkerConfig,
+    spec: &ModelSpec,
+    kv: KvRoom,
+) -> Result<EngineConfig> {
+    let args = &config.engine;
+    let limits = step_limits(config, spec);
+    let scheduler = SchedulerConfig {
+        block_size: limits.block_size,
+        n_blocks: n_blocks(args, spec, kv)?,
+        max_batch_size: limits.max_batch_size,
+        max_num_tokens: limits.max_num_tokens,
+        min_piece_tokens: MIN_PIECE_TOKENS,
+        max_seq_len: limits.max_seq_len,
         max_queue_len: config.queue_len_max,
         reuse_blocks: args.kv_cache.enable_block_reuse,
-        encoder_max_num_tokens: args.encoder_max_num_tokens,
-        encoder_max_batch_size: args.encoder_max_batch_size,
+        encoder_max_num_tokens: limits.max_patches,
+        encoder_max_batch_size: limits.max_pictures,
     };
     scheduler.validate()?;
     Ok(EngineConfig {
         scheduler,
         embedding_bytes: config.embedding_cache_bytes,
         eos_token_ids: spec.eos_token_ids.clone(),
-        kv_dtype: DType::F32,
+        kv_dtype: kv.dtype(),
     })
 }
 
-fn n_blocks(args: &EngineArgs, spec: &ModelSpec) -> usize {
+fn n_blocks(args: &EngineArgs, spec: &ModelSpec, kv: KvRoom) -> Result<usize> {
     let block_size = args.kv_cache.tokens_per_block;
-    if let Some(max_tokens) = args.kv_cache.max_tokens {
-        return max_tokens.div_ceil(block_size);
-    }
-    let n_bytes = KV_BYTES_MAX.min(free_memory() / KV_FREE_MEMORY_DIVISOR);
+    let asked = args.kv_cache.max_tokens.map(|max_tokens| max_tokens.div_ceil(block_size));
     // More than a full batch of the longest contexts would never be used.
     let useful = args.max_batch_size * spec.max_seq_len.div_ceil(block_size);
-    (n_bytes / block_bytes(args, spec)).clamp(1, useful)
+    let block_bytes = block_bytes(args, spec, kv.dtype());
+    match kv {
+        KvRoom::Host => Ok(asked.unwrap_or_else(|| {
+            let n_bytes = KV_BYTES_MAX.min(free_memory() / KV_FREE_MEMORY_DIVISOR);
+            (n_bytes / block_bytes).clamp(1, useful)
+        })),
+        KvRoom::Gpu { n_bytes, .. } => {
+            // One more stands in for the sequences that a recorded step has too many of.
+            let fit = (n_bytes / block_bytes).saturating_sub(1);
+            if fit == 0 {
+                let words = "the GPU has no memory left for the KV cache; give more with \
+                             free_gpu_memory_fraction, or set a smaller max_num_tokens, \
+                             encoder_max_num_tokens or embedding cache";
+                return Err(Error::new(ErrorKind::Unavailable, words));
+            }
+            Ok(asked.unwrap_or(useful).min(fit))
+        }
+    }
 }
 
 /// Bytes of one KV block.
-pub(crate) fn block_bytes(args: &EngineArgs, spec: &ModelSpec) -> usize {
+pub(crate) fn block_bytes(args: &EngineArgs, spec: &ModelSpec, dtype: DType) -> usize {
     let layout = KvLayout {
         block_size: args.kv_cache.tokens_per_block,
         n_layers: spec.kv.n_layers,
         n_kv_heads: spec.kv.n_kv_heads,
         head_dim: spec.kv.head_dim,
-        dtype: DType::F32,
+        dtype,
     };
     layout.block_bytes()
 }
@@ -88,6 +140,38 @@ fn available(meminfo: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use models::KvShape;
+
+    #[test]
+    fn a_gpus_blocks_are_those_that_fit_and_no_more_than_asked_for() {
+        let kv = KvShape { n_layers: 2, n_kv_heads: 1, head_dim: 64 };
+        let spec = ModelSpec {
+            architecture: "",
+            vocab_size: 10,
+            hidden_size: 64,
+            n_heads: 1,
+            kv,
+            max_seq_len: 3200,
+            placeholders: Vec::new(),
+            eos_token_ids: Vec::new(),
+        };
+        let mut args = EngineArgs { max_batch_size: 2, ..EngineArgs::default() };
+        let block = block_bytes(&args, &spec, DType::Bf16);
+        assert_eq!(block, 2 * 2 * 32 * 64 * 2);
+        let room = |n_bytes| KvRoom::Gpu { n_bytes, dtype: DType::Bf16 };
+        let check = |args: &EngineArgs, n_bytes, expected: Option<usize>| {
+            assert_eq!(n_blocks(args, &spec, room(n_bytes)).ok(), expected, "{n_bytes}");
+        };
+        check(&args, 101 * block, Some(100));
+        check(&args, 1000 * block, Some(200));
+        check(&args, 2 * block, Some(1));
+        check(&args, 2 * block - 1, None);
+        args.kv_cache.max_tokens = Some(33);
+        check(&args, 1000 * block, Some(2));
+        check(&args, 2 * block, Some(1));
+        let error = n_blocks(&args, &spec, room(0)).unwrap_err();
+        assert!(error.message.contains("free_gpu_memory_fraction"), "{error}");
+    }
 
     #[test]
     fn free_memory_is_read_in_bytes() {

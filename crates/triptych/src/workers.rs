@@ -1,7 +1,7 @@
 //! One worker for each role: an engine of its own, over the same weights; what it says when it has
 //! begun, and how it ends.
 
-use crate::model::LoadedModel;
+use crate::model::ModelShare;
 use crate::observe::observe;
 use crate::sizes::engine_config;
 use crate::text_only::without_media;
@@ -30,13 +30,13 @@ const WITHDRAW_TIME: Duration = Duration::from_secs(1);
 /// Errors: impossible sizes, no memory, or a plane refused.
 pub(crate) async fn start(
     planes: &Planes,
-    model: &LoadedModel,
+    share: ModelShare<'_>,
     config: &WorkerConfig,
     place: &Place,
     telemetry: &Telemetry,
 ) -> Result<Worker> {
     let metrics = telemetry.workers.of_role(place.role.name());
-    let parts = parts(planes, model, config, place, metrics.recorder())?;
+    let parts = parts(planes, share, config, place, metrics.recorder())?;
     let worker = Worker::start(parts).await?;
     observe(telemetry, metrics, config.engine.max_batch_size, worker.view());
     Ok(worker)
@@ -44,13 +44,13 @@ pub(crate) async fn start(
 
 fn parts(
     planes: &Planes,
-    model: &LoadedModel,
+    share: ModelShare<'_>,
     config: &WorkerConfig,
     place: &Place,
     recorder: WorkerRecorder,
 ) -> Result<WorkerParts> {
-    let description = &model.description;
-    let sizes = sizes_of_role(engine_config(config, &description.spec)?, place.role);
+    let ModelShare { description, backend, kv } = share;
+    let sizes = sizes_of_role(engine_config(config, &description.spec, kv)?, place.role);
     let mut card = description.card.clone();
     card.max_seq_len = sizes.scheduler.max_seq_len as u32;
     let (card, placeholders) = match config.modality {
@@ -59,7 +59,7 @@ fn parts(
     };
     Ok(WorkerParts {
         planes: planes.clone(),
-        engine: engine::start(model.backend(), sizes)?,
+        engine: engine::start(backend, sizes)?,
         processor: Arc::clone(&description.processor),
         placeholders,
         card,

@@ -2,14 +2,14 @@
 //! asked to stop, and leaves without breaking off what it has begun.
 
 use crate::connect::connect;
-use crate::model::LoadedModel;
+use crate::model::{Crew, LoadedModel};
 use crate::process::unless_stopped;
 use crate::system::System;
 use crate::workers;
 use config::{Role, WorkerProcessConfig, WorkerProcessFlags, World};
 use frontend::Shutdown;
 use planes::Planes;
-use types::Result;
+use types::{Error, Result};
 use worker::Worker;
 
 /// Resolves `flags` for a worker in `role` and works until `shutdown`.
@@ -29,12 +29,16 @@ pub async fn work(flags: WorkerProcessFlags, role: Role, shutdown: Shutdown) -> 
 }
 
 async fn join(config: &WorkerProcessConfig, system: &System) -> Result<(Planes, Worker)> {
-    let planes = connect(&config.cluster, config.place.role.name(), system).await?;
+    let (role, transport) = (config.place.role, config.cluster.transport);
+    let planes = connect(&config.cluster, role.name(), system, None).await?;
     system.starting("loading the model");
-    let model = LoadedModel::load_beside(&config.worker, &config.engine).await?;
+    let crew = Crew { roles: vec![role], transport };
+    let model = LoadedModel::load_beside(&config.worker, &config.engine, crew).await?;
     let (place, telemetry) = (&config.place, &system.telemetry);
-    let worker = workers::start(&planes, &model, &config.worker, place, telemetry).await?;
-    workers::announce(&config.worker, config.place.role, &worker);
+    let share = model.shares().into_iter().next();
+    let share = share.ok_or_else(|| Error::internal("a model was loaded for nobody"))?;
+    let worker = workers::start(&planes, share, &config.worker, place, telemetry).await?;
+    workers::announce(&config.worker, role, &worker);
     system.ready();
     Ok((planes, worker))
 }

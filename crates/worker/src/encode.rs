@@ -4,13 +4,14 @@
 use crate::cancelled::counting_cancellation;
 use crate::media_items::{Described, describe};
 use crate::media_memory::MediaHold;
+use crate::pull::rows_region;
 use crate::rows::{Promise, RowsResult};
 use crate::sequence::AbortOnDrop;
 use crate::worker::{LEASE_TIME, ROWS_DEADLINE, Shared};
 use engine::EncodeJob;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
-use planes::{LeasedMemory, Region, RemoteHandle, ReplySender, random};
+use planes::{LeasedMemory, RemoteHandle, ReplySender, random};
 use std::sync::Arc;
 use std::time::Instant;
 use tensor::SlabRange;
@@ -154,7 +155,8 @@ pub(crate) async fn lend_rows(
 ) -> Result<()> {
     let rows = shared.rows.take(ticket).await?;
     let n_bytes = rows.n_bytes();
-    let handle = lend(shared, LeasedMemory { regions: vec![region(&rows)], keep: Box::new(rows) })?;
+    let handle =
+        lend(shared, LeasedMemory { regions: vec![rows_region(&rows)], keep: Box::new(rows) })?;
     let _lease = ReleaseOnDrop { shared, handle: handle.clone() };
     replies.send(Reply::Rows { handle, n_bytes }).await?;
     let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
@@ -178,10 +180,4 @@ impl Drop for ReleaseOnDrop<'_> {
     fn drop(&mut self) {
         self.shared.leases.release(self.handle.lease, self.handle.secret);
     }
-}
-
-fn region(rows: &Arc<SlabRange>) -> Region {
-    let base = rows.slab().arena().base();
-    // SAFETY: the range lies in its arena and is kept by the `Arc` handed over with the region.
-    unsafe { Region::new(base.add(rows.offset()), rows.n_bytes()) }
 }

@@ -3,11 +3,11 @@
 use crate::sequence::AbortOnDrop;
 use crate::worker::{ROWS_DEADLINE, Shared};
 use futures::StreamExt;
-use planes::{Call, Destination, Region, RemoteHandle, Source};
+use planes::{Call, Destination, Memory, Region, RemoteHandle, Source};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use telemetry::Moved;
-use tensor::{KvPool, SlabRange};
+use tensor::{Arena, KvPool, SlabRange};
 use tokio::time::timeout;
 use tracing::{Instrument, debug_span};
 use types::{Error, ErrorKind, Result};
@@ -51,8 +51,7 @@ async fn pull_rows(shared: &Shared, ticket: &Ticket, into: SlabRange) -> Result<
         let message = format!("{n_bytes} bytes of rows came, {} were planned", into.n_bytes());
         return Err(Error::internal(message));
     }
-    // SAFETY: the range lies in its arena and is moved beside the region.
-    let region = unsafe { Region::new(into.slab().arena().base().add(into.offset()), n_bytes) };
+    let region = rows_region(&into);
     let into = Destination { regions: vec![region], keep: Box::new(into) };
     let source = Source { region_idx: 0, offset: 0 };
     let began = Instant::now();
@@ -101,7 +100,20 @@ pub(crate) async fn blocks(
 pub(crate) fn block_region(kv: &KvPool, block: u32) -> Region {
     assert!((block as usize) < kv.n_blocks, "block {block} of {}", kv.n_blocks);
     let n_bytes = kv.layout.block_bytes();
+    let start = kv.arena.base().wrapping_add(block as usize * n_bytes);
     // SAFETY: the block lies in the arena; the engine keeps the arena, and keeps the block for this
     // request until it is told otherwise by the guard that goes with the region.
-    unsafe { Region::new(kv.arena.base().add(block as usize * n_bytes), n_bytes) }
+    unsafe { Region::within(memory_of(&kv.arena), start, n_bytes) }
+}
+
+/// The memory of embedding rows; whoever hands it over hands over the range as well.
+pub(crate) fn rows_region(rows: &SlabRange) -> Region {
+    let arena = rows.slab().arena();
+    let start = arena.base().wrapping_add(rows.offset());
+    // SAFETY: the range lies in its arena and goes with the region.
+    unsafe { Region::within(memory_of(arena), start, rows.n_bytes()) }
+}
+
+fn memory_of(arena: &Arena) -> Memory {
+    if arena.is_on_host() { Memory::Host } else { Memory::Gpu }
 }

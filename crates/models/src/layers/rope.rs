@@ -64,7 +64,8 @@ impl AngleTable {
 
     /// Rows of two halves: the angles of a pair's first position, then those of its second.
     pub(crate) fn pairs(&self, device: &Device, positions: &[(u32, u32)]) -> Result<Angles> {
-        let flat: Vec<u32> = positions.iter().flat_map(|&(first, second)| [first, second]).collect();
+        let flat: Vec<u32> =
+            positions.iter().flat_map(|&(first, second)| [first, second]).collect();
         let flat = Tensor::from_slice(&[flat.len()], &flat).to_device(device)?;
         let shape = [positions.len(), 2 * self.n_frequencies];
         let gather = |table| Ok(gather_rows(device, table, &flat)?.reshaped(&shape));

@@ -8,6 +8,7 @@ mod blas_choices;
 mod blas_sys;
 mod context;
 mod error;
+mod installed;
 mod launch;
 mod pinned;
 mod scratch;
@@ -17,6 +18,7 @@ mod weights;
 
 pub use blas_choices::GemmChoices;
 pub use context::{Context, MemoryInfo};
+pub use installed::{driver_version, is_blas_installed};
 pub use launch::{Arg, Grid};
 pub use pinned::Pinned;
 pub use stream::{Event, Graph, Stream};

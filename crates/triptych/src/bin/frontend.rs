@@ -38,6 +38,6 @@ async fn start(
     shutdown: &Shutdown,
 ) -> Result<Fronting> {
     let listening = Listening::start(&config.frontend).await?;
-    let planes = triptych::connect(&config.cluster, "frontend", system).await?;
+    let planes = triptych::connect(&config.cluster, "frontend", system, None).await?;
     listening.front(planes, config.frontend, system, shutdown).await
 }

@@ -1,6 +1,7 @@
 //! Whether weights, KV pool and embedding rows fit into the memory that is free.
 
 use super::finding::Finding;
+use crate::gpu_memory::shown;
 
 /// Part of the free memory over which a process would leave little for anything else, in percent.
 const FULL_PERCENT: usize = 90;
@@ -34,13 +35,25 @@ pub(super) fn check_memory(needed: &Needed, free: usize) -> Finding {
     }
 }
 
-/// In the largest unit of which there is at least one.
-fn shown(n_bytes: usize) -> String {
-    let size = n_bytes as f64;
-    match n_bytes {
-        0..0x10_0000 => format!("{:.0} KiB", size / 1024.0),
-        0x10_0000..0x4000_0000 => format!("{:.0} MiB", size / (1 << 20) as f64),
-        _ => format!("{:.1} GiB", size / (1 << 30) as f64),
+/// The same on a GPU, where KV blocks get most of what weights and embedding rows leave.
+pub(super) fn check_gpu_memory(needed: &Needed, free: usize) -> Finding {
+    let sum = needed.weights + needed.embeddings;
+    let detail = format!(
+        "{} of weights and {} of embedding rows leave {} of {} free for working memory and KV \
+         blocks",
+        shown(needed.weights),
+        shown(needed.embeddings),
+        shown(free.saturating_sub(sum)),
+        shown(free)
+    );
+    let remedy = "free memory of the GPU, take a larger one, or set a smaller \
+                  --multimodal-embedding-cache-capacity-gb";
+    if sum > free {
+        Finding::fail("GPU memory", detail, remedy)
+    } else if sum > free / 100 * FULL_PERCENT {
+        Finding::warn("GPU memory", detail, remedy)
+    } else {
+        Finding::ok("GPU memory", detail)
     }
 }
 
@@ -62,8 +75,15 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_shown_in_their_unit() {
-        let sizes = [10 << 10, 5 << 20, 3 << 29].map(shown);
-        assert_eq!(sizes, ["10 KiB", "5 MiB", "1.5 GiB"]);
+    fn a_gpu_is_full_with_weights_and_rows_alone() {
+        let check = |weights: usize, expected, words: &str| {
+            let needed = Needed { weights, kv: 0, embeddings: 10 << 20 };
+            let finding = check_gpu_memory(&needed, 100 << 20);
+            assert_eq!(finding.level, expected, "{weights}");
+            assert!(finding.to_string().contains(words), "{finding}");
+        };
+        check(50 << 20, Level::Ok, "leave 40 MiB of 100 MiB");
+        check(85 << 20, Level::Warn, "leave 5 MiB");
+        check(95 << 20, Level::Fail, "leave 0 KiB");
     }
 }

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod finding;
+mod gpu;
 mod memory;
 mod model;
 mod ports;

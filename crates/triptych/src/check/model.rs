@@ -1,9 +1,10 @@
 //! Whether the model can be served, and whether it fits into memory.
 
 use super::finding::Finding;
-use super::memory::{Needed, check_memory};
+use super::gpu::{self, FoundGpu};
+use super::memory::{Needed, check_gpu_memory, check_memory};
 use crate::model::load_format;
-use crate::sizes::{block_bytes, engine_config, free_memory};
+use crate::sizes::{KvRoom, block_bytes, engine_config, free_memory};
 use crate::workers::sizes_of_role;
 use config::{EngineKind, LoadFormat, Role, WorkerConfig};
 use models::Description;
@@ -24,7 +25,33 @@ pub(super) fn check(worker: &WorkerConfig, engine: &EngineKind, roles: &[Role]) 
         "{folder} is a {}, served as {}, with a context of {} tokens",
         spec.architecture, worker.served_model_name, spec.max_seq_len
     );
-    vec![Finding::ok("model", detail), memory(worker, engine, roles, &description)]
+    let mut findings = vec![Finding::ok("model", detail)];
+    let (of_gpu, gpu) = match engine {
+        EngineKind::Native => gpu::check(worker, description.dtype),
+        EngineKind::Mock(_) => (Vec::new(), None),
+    };
+    findings.extend(of_gpu);
+    findings.push(match gpu {
+        Some(gpu) => gpu_memory(worker, roles, &description, &gpu),
+        None => memory(worker, engine, roles, &description),
+    });
+    findings
+}
+
+/// Weights take another size on a GPU that computes in another type than theirs.
+fn gpu_memory(
+    worker: &WorkerConfig,
+    roles: &[Role],
+    description: &Description,
+    gpu: &FoundGpu,
+) -> Finding {
+    let of_files = match worker.load_format {
+        LoadFormat::Auto => weight_bytes(&worker.model_folder),
+        LoadFormat::Dummy => 0,
+    };
+    let weights = of_files / description.dtype.n_bytes() * gpu.compute.n_bytes();
+    let embeddings = roles.len() * worker.embedding_cache_bytes;
+    check_gpu_memory(&Needed { weights, kv: 0, embeddings }, gpu.n_bytes_free)
 }
 
 fn memory(
@@ -33,7 +60,7 @@ fn memory(
     roles: &[Role],
     description: &Description,
 ) -> Finding {
-    let sizes = match engine_config(worker, &description.spec) {
+    let sizes = match engine_config(worker, &description.spec, KvRoom::Host) {
         Ok(sizes) => sizes,
         Err(error) => return Finding::fail("engine", error.message, "see docs/options.md"),
     };
@@ -41,7 +68,7 @@ fn memory(
     let weights = if has_weights { weight_bytes(&worker.model_folder) } else { 0 };
     let kv = roles.iter().map(|&role| {
         let sizes = sizes_of_role(sizes.clone(), role);
-        sizes.scheduler.n_blocks * block_bytes(&worker.engine, &description.spec)
+        sizes.scheduler.n_blocks * block_bytes(&worker.engine, &description.spec, sizes.kv_dtype)
     });
     let needed =
         Needed { weights, kv: kv.sum(), embeddings: roles.len() * worker.embedding_cache_bytes };
