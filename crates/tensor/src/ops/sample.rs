@@ -6,15 +6,27 @@
 //! (seed, choice, index of the token in the answer), so an answer depends on nothing that runs
 //! beside it, and can be continued elsewhere. Nothing sorts the vocabulary.
 
+#[path = "sample_cuda.rs"]
+mod cuda;
+#[path = "sample_cuda_rows.rs"]
+mod cuda_rows;
+
+pub use cuda::{DeviceSampler, Sampled};
+pub use cuda_rows::{SampleBatch, SampleParts, SampleRows};
+
 use super::misuse;
 use super::philox::philox4x32;
+use crate::device::Device;
+use crate::tensor::Tensor;
 use std::cmp::Ordering;
 use types::output::{Logprob, OutputToken};
 use types::sampling::SamplingParams;
-use types::{Result, TokenId};
+use types::{Error, Result, TokenId};
 
 /// Temperatures below this are greedy: dividing by them would overflow.
 const TEMPERATURE_MIN: f32 = 1e-5;
+/// Bits of noise: as many as an f64 holds.
+const NOISE_BITS: u32 = 53;
 
 /// What besides the logits decides a token.
 #[derive(Debug, Clone, Copy)]
@@ -34,11 +46,57 @@ pub struct Draw<'a> {
 impl Draw<'_> {
     /// Uniform in [0, 1), from nothing but seed, choice and index.
     fn noise(&self) -> f64 {
+        self.noise_bits() as f64 / (1_u64 << NOISE_BITS) as f64
+    }
+
+    /// The noise times 2^[`NOISE_BITS`], a whole number.
+    fn noise_bits(&self) -> u64 {
         let (seed, index) = (self.params.seed, self.answer.len() as u64);
         let counter = [index as u32, (index >> 32) as u32, self.choice, 0];
         let words = philox4x32(counter, [seed as u32, (seed >> 32) as u32]);
-        let bits = u64::from(words[0]) << 32 | u64::from(words[1]);
-        (bits >> 11) as f64 / (1_u64 << 53) as f64
+        (u64::from(words[0]) << 32 | u64::from(words[1])) >> (u64::BITS - NOISE_BITS)
+    }
+}
+
+/// Chooses tokens from logits on whatever device they lie.
+#[derive(Debug)]
+pub enum RowSampler {
+    /// Logits in the host's memory.
+    Host(Sampler),
+    /// Logits on a GPU.
+    Gpu(Box<DeviceSampler>),
+}
+
+impl RowSampler {
+    /// For up to `n_rows_max` rows at a time, each of `vocab` logits.
+    ///
+    /// Errors: the device has no memory left; a vocabulary beyond what it can sample from.
+    pub fn new(device: &Device, n_rows_max: usize, vocab: usize) -> Result<Self> {
+        match device {
+            Device::Cpu(_) => Ok(Self::Host(Sampler::default())),
+            Device::Cuda(cuda) => {
+                Ok(Self::Gpu(Box::new(DeviceSampler::new(cuda, n_rows_max, vocab)?)))
+            }
+        }
+    }
+
+    /// The next token of each draw, from the row of f32 `logits` `[rows, vocab]` beside it, which
+    /// several may share; waits for the device.
+    ///
+    /// Errors: more rows than the sampler is for; the device fails. Inside (`Internal`): a logit is
+    /// not a number, or no token is possible.
+    pub fn sample(
+        &mut self,
+        logits: &Tensor,
+        draws: &[(usize, Draw<'_>)],
+    ) -> Result<Vec<Result<OutputToken>>> {
+        match self {
+            Self::Host(sampler) => {
+                let one = |(row, draw): &(usize, _)| sampler.sample(logits.row(*row), draw);
+                Ok(draws.iter().map(one).collect())
+            }
+            Self::Gpu(sampler) => sampler.sample(logits, draws),
+        }
     }
 }
 
@@ -79,6 +137,10 @@ impl Sampler {
     ///
     /// Errors (`Internal`): a logit is not a number, or no token is possible.
     pub fn sample(&mut self, logits: &[f32], draw: &Draw<'_>) -> Result<OutputToken> {
+        self.sample_with(logits, draw, draw.noise())
+    }
+
+    fn sample_with(&mut self, logits: &[f32], draw: &Draw<'_>, noise: f64) -> Result<OutputToken> {
         let params = draw.params;
         self.logits.clear();
         self.logits.extend_from_slice(logits);
@@ -92,7 +154,7 @@ impl Sampler {
             self.weights.clear();
             self.weights.extend(self.logits.iter().map(weight));
             let bound = self.truncate(params);
-            self.pick(bound, draw.noise())
+            self.pick(bound, noise)
         };
         Ok(self.report(token, max, params.logprobs))
     }
@@ -237,10 +299,11 @@ fn best(logits: &[f32]) -> Result<(TokenId, f32)> {
             (best, max) = (token, logit);
         }
     }
-    if has_nan || !max.is_finite() {
-        return Err(misuse("sample", "the model's logits are not finite numbers"));
-    }
-    Ok((best, max))
+    if has_nan || !max.is_finite() { Err(not_finite()) } else { Ok((best, max)) }
+}
+
+fn not_finite() -> Error {
+    misuse("sample", "the model's logits are not finite numbers")
 }
 
 /// The least number of candidates, highest first, whose weights reach `goal`; they are moved to the
@@ -263,6 +326,9 @@ fn nucleus_len(candidates: &mut [Candidate], goal: f64) -> usize {
     end
 }
 
+#[cfg(test)]
+#[path = "sample_cuda_tests.rs"]
+mod cuda_tests;
 #[cfg(test)]
 #[path = "sample_tests.rs"]
 mod tests;
