@@ -1,6 +1,6 @@
 //! Media waiting for the tower: taken in batches by patches, their rows put where the job says.
 
-use crate::request::{EncodeJob, EncodeSink};
+use crate::request::{EncodeJob, EncodeSink, Used};
 use crate::runner::{Runner, guarded};
 use crate::stats::EngineStats;
 use models::ModelSpec;
@@ -8,6 +8,7 @@ use scheduler::{EncodeEntry, EncodeQueue, SchedulerConfig};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
+use tensor::SlabRange;
 use types::{Error, ErrorKind, RequestId, Result};
 
 /// The encoder's side of an engine.
@@ -21,6 +22,13 @@ struct Pending {
     job: EncodeJob,
     sink: EncodeSink,
     arrived: Instant,
+}
+
+/// Rows for a request of this engine.
+pub(crate) struct Supplied {
+    pub(crate) id: RequestId,
+    pub(crate) item_idx: usize,
+    pub(crate) rows: Arc<SlabRange>,
 }
 
 impl Encoder {
@@ -58,11 +66,15 @@ impl Encoder {
         self.queue.push(EncodeEntry { id: job.id, item_idx: job.item_idx, n_patches })
     }
 
-    /// Encodes one batch; false when there was none.
-    pub(crate) fn run(&mut self, runner: &Runner, stats: &mut EngineStats) -> bool {
+    /// Encodes one batch; `None` when there was none, otherwise the rows that are used here.
+    pub(crate) fn run(
+        &mut self,
+        runner: &Runner,
+        stats: &mut EngineStats,
+    ) -> Option<Vec<Supplied>> {
         let batch = self.take_batch();
         if batch.is_empty() {
-            return false;
+            return None;
         }
         let started = Instant::now();
         stats.n_encoded_items += batch.len() as u64;
@@ -70,12 +82,13 @@ impl Encoder {
         stats.n_encoded_patches += patches.sum::<u64>();
         stats.encode_batches.add(batch.len() as u64);
         let arrivals: Vec<Instant> = batch.iter().map(|pending| pending.arrived).collect();
-        encode(runner, batch);
+        let mut supplied = Vec::new();
+        encode(runner, batch, &mut supplied);
         let ended = Instant::now();
         stats.encode_us += (ended - started).as_micros() as u64;
         let waits = arrivals.into_iter().map(|arrived| (ended - arrived).as_micros() as u64);
         waits.for_each(|wait_us| stats.encode_waits_us.add(wait_us));
-        true
+        Some(supplied)
     }
 
     fn take_batch(&mut self) -> Vec<Pending> {
@@ -104,18 +117,20 @@ impl Encoder {
 }
 
 /// Encodes media together; when that fails, each alone, so that a bad one fails its request only.
-fn encode(runner: &Runner, batch: Vec<Pending>) {
+fn encode(runner: &Runner, batch: Vec<Pending>, supplied: &mut Vec<Supplied>) {
     let media: Vec<_> = batch.iter().map(|pending| &pending.job.media).collect();
     match guarded(|| runner.encode(&media)) {
-        Ok(rows) => hand_out(batch, &rows),
+        Ok(rows) => hand_out(batch, &rows, supplied),
         Err(error) if batch.len() == 1 => {
             batch.into_iter().for_each(|pending| (pending.sink)(Err(error.clone())));
         }
-        Err(_) => batch.into_iter().for_each(|pending| encode(runner, vec![pending])),
+        Err(_) => {
+            batch.into_iter().for_each(|pending| encode(runner, vec![pending], supplied));
+        }
     }
 }
 
-fn hand_out(batch: Vec<Pending>, mut rows: &[f32]) {
+fn hand_out(batch: Vec<Pending>, mut rows: &[f32], supplied: &mut Vec<Supplied>) {
     for Pending { job, sink, .. } in batch {
         let mut range = job.rows;
         let target = range.as_mut_slice::<f32>();
@@ -126,6 +141,11 @@ fn hand_out(batch: Vec<Pending>, mut rows: &[f32]) {
         };
         target.copy_from_slice(own);
         rows = rest;
-        sink(Ok(Arc::new(range)));
+        let range = Arc::new(range);
+        if job.used == Used::Here {
+            let (id, item_idx) = (job.id, job.item_idx);
+            supplied.push(Supplied { id, item_idx, rows: Arc::clone(&range) });
+        }
+        sink(Ok(range));
     }
 }
