@@ -2,7 +2,7 @@
 
 use crate::command::Command;
 use crate::config::{Backend, EngineConfig};
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Supplied};
 use crate::engine::Shared;
 use crate::live::{Live, new_import, new_request};
 use crate::mailbox::Wait;
@@ -65,8 +65,10 @@ impl Core {
     fn turn(&mut self) -> bool {
         let Some(commands) = self.shared.mailbox.take(self.wait) else { return false };
         commands.into_iter().for_each(|command| self.obey(command));
+        // Before the step: whoever is to bring rows begins while it runs.
+        self.deliver();
         let has_stepped = self.step();
-        let has_encoded = self.encoder.run(&self.runner, &mut self.stats);
+        let has_encoded = self.encode();
         self.deliver();
         self.wait = self.next_wait(has_stepped || has_encoded);
         self.publish();
@@ -168,6 +170,15 @@ impl Core {
             }));
         }
         tokens
+    }
+
+    /// One batch of media; false when there was none.
+    fn encode(&mut self) -> bool {
+        let Some(supplied) = self.encoder.run(&self.runner, &mut self.stats) else { return false };
+        for Supplied { id, item_idx, rows } in supplied {
+            self.supply(id, item_idx, rows);
+        }
+        true
     }
 
     fn count(&mut self, batch: &Batch, started: Instant) {

@@ -1,6 +1,6 @@
 //! Media waiting for the tower: taken in batches by patches, their rows put where the job says.
 
-use crate::request::{EncodeJob, EncodeSink};
+use crate::request::{EncodeJob, EncodeSink, Used};
 use crate::runner::{Runner, guarded};
 use crate::stats::EngineStats;
 use models::ModelSpec;
@@ -8,6 +8,7 @@ use scheduler::{EncodeEntry, EncodeQueue, SchedulerConfig};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
+use tensor::SlabRange;
 use types::{Error, ErrorKind, RequestId, Result};
 
 /// The encoder's side of an engine.
@@ -21,6 +22,13 @@ struct Pending {
     job: EncodeJob,
     sink: EncodeSink,
     arrived: Instant,
+}
+
+/// Rows for a request of this engine.
+pub(crate) struct Supplied {
+    pub(crate) id: RequestId,
+    pub(crate) item_idx: usize,
+    pub(crate) rows: Arc<SlabRange>,
 }
 
 impl Encoder {
@@ -58,11 +66,15 @@ impl Encoder {
         self.queue.push(EncodeEntry { id: job.id, item_idx: job.item_idx, n_patches })
     }
 
-    /// Encodes one batch; false when there was none.
-    pub(crate) fn run(&mut self, runner: &Runner, stats: &mut EngineStats) -> bool {
+    /// Encodes one batch; `None` when there was none, otherwise the rows that are used here.
+    pub(crate) fn run(
+        &mut self,
+        runner: &Runner,
+        stats: &mut EngineStats,
+    ) -> Option<Vec<Supplied>> {
         let batch = self.take_batch();
         if batch.is_empty() {
-            return false;
+            return None;
         }
         let started = Instant::now();
         stats.n_encoded_items += batch.len() as u64;
@@ -70,12 +82,13 @@ impl Encoder {
         stats.n_encoded_patches += patches.sum::<u64>();
         stats.encode_batches.add(batch.len() as u64);
         let arrivals: Vec<Instant> = batch.iter().map(|pending| pending.arrived).collect();
-        encode(runner, batch);
+        let mut supplied = Vec::new();
+        encode(runner, batch, &mut supplied);
         let ended = Instant::now();
         stats.encode_us += (ended - started).as_micros() as u64;
         let waits = arrivals.into_iter().map(|arrived| (ended - arrived).as_micros() as u64);
         waits.for_each(|wait_us| stats.encode_waits_us.add(wait_us));
-        true
+        Some(supplied)
     }
 
     fn take_batch(&mut self) -> Vec<Pending> {
@@ -104,7 +117,7 @@ impl Encoder {
 }
 
 /// Encodes media together; when that fails, each alone, so that a bad one fails its request only.
-fn encode(runner: &Runner, mut batch: Vec<Pending>) {
+fn encode(runner: &Runner, mut batch: Vec<Pending>, supplied: &mut Vec<Supplied>) {
     let outcome = guarded(|| {
         let (media, mut places): (Vec<_>, Vec<_>) = batch
             .iter_mut()
@@ -114,11 +127,19 @@ fn encode(runner: &Runner, mut batch: Vec<Pending>) {
     });
     match outcome {
         Ok(()) => {
-            batch.into_iter().for_each(|Pending { job, sink, .. }| sink(Ok(Arc::new(job.rows))));
+            for Pending { job, sink, .. } in batch {
+                let (id, item_idx, rows) = (job.id, job.item_idx, Arc::new(job.rows));
+                if job.used == Used::Here {
+                    supplied.push(Supplied { id, item_idx, rows: Arc::clone(&rows) });
+                }
+                sink(Ok(rows));
+            }
         }
         Err(error) if batch.len() == 1 => {
             batch.into_iter().for_each(|pending| (pending.sink)(Err(error.clone())));
         }
-        Err(_) => batch.into_iter().for_each(|pending| encode(runner, vec![pending])),
+        Err(_) => {
+            batch.into_iter().for_each(|pending| encode(runner, vec![pending], supplied));
+        }
     }
 }

@@ -23,6 +23,8 @@ pub use config::{Backend, EngineConfig};
 pub use doublings::Doublings;
 pub use engine::{Engine, start};
 pub use mock::{MockCost, MockModel, MockScript};
-pub use request::{EncodeJob, EncodeSink, ImportRequest, SeqEvent, SeqRequest, SeqSink, Until};
+pub use request::{
+    EncodeJob, EncodeSink, ImportRequest, SeqEvent, SeqRequest, SeqSink, Until, Used,
+};
 pub use scheduler::{BlockCounts, SchedulerConfig, SchedulerStats};
 pub use stats::EngineStats;

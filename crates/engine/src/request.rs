@@ -23,6 +23,18 @@ pub struct EncodeJob {
     /// Embedding memory of exactly the size of its rows. Who asks brings it, so that nothing in the
     /// engine ever waits for memory while it holds some.
     pub rows: SlabRange,
+    /// Who computes with the rows.
+    pub used: Used,
+}
+
+/// Who computes with the rows of a medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Used {
+    /// The submitted request of the job's id: it is supplied as if by [`crate::Engine::supply`],
+    /// without a way through the caller.
+    Here,
+    /// Whoever the sink gives them to.
+    Elsewhere,
 }
 
 /// Gets the rows of a medium, f32 `[n_tokens, hidden_size]`, exactly once; `Cancelled` after an

@@ -8,7 +8,7 @@ use crate::pull::rows_region;
 use crate::rows::{Promise, RowsResult};
 use crate::sequence::AbortOnDrop;
 use crate::worker::{LEASE_TIME, ROWS_DEADLINE, Shared};
-use engine::EncodeJob;
+use engine::{EncodeJob, Used};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use planes::{LeasedMemory, RemoteHandle, ReplySender, random};
@@ -125,7 +125,7 @@ async fn deliver(
         }
     };
     promise.keep(match rows {
-        Ok(rows) => encode(shared, medium, (id, item_idx), rows).await,
+        Ok(rows) => encode(shared, medium, (id, item_idx), (rows, Used::Elsewhere)).await,
         Err(failure) => Err(failure),
     });
     Ok(Done::Delivered(promise))
@@ -136,11 +136,11 @@ pub(crate) async fn encode(
     shared: &Shared,
     medium: Described,
     (id, item_idx): (RequestId, u32),
-    rows: SlabRange,
+    (rows, used): (SlabRange, Used),
 ) -> RowsResult {
     let media = medium.prepare(shared).await?;
     let (sender, receiver) = oneshot::channel();
-    let job = EncodeJob { id, item_idx: item_idx as usize, media, rows };
+    let job = EncodeJob { id, item_idx: item_idx as usize, media, rows, used };
     // Whoever waited may have gone; then the rows are simply dropped.
     shared.engine.encode(job, Box::new(move |rows| drop(sender.send(rows))))?;
     let lost = |_| Error::internal("the engine dropped an encode job");

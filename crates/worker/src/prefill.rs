@@ -7,7 +7,7 @@ use crate::media_items::{Described, describe, n_row_bytes};
 use crate::pull;
 use crate::sequence::{AbortOnDrop, Choices, Events, events, expand_prompt};
 use crate::worker::{LEASE_TIME, ROWS_DEADLINE, Shared};
-use engine::{Engine, SeqEvent, SeqRequest, Until};
+use engine::{Engine, SeqEvent, SeqRequest, Until, Used};
 use futures::future::{self, BoxFuture, try_join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -134,8 +134,10 @@ struct Work<'a> {
 enum Supplied {
     /// Memory for the rows of all items that are needed, by index.
     Room(HashMap<usize, SlabRange>),
-    /// The rows of an item.
+    /// The rows of an item, which the engine does not have.
     Rows(usize, Arc<SlabRange>),
+    /// The engine has made the rows of an item itself.
+    Done,
 }
 
 type Supply<'a> = BoxFuture<'a, Result<Supplied>>;
@@ -159,13 +161,15 @@ impl<'a> Work<'a> {
         let source = source.ok_or_else(|| Error::internal("rows were needed twice"))?;
         let (shared, id) = (self.shared, self.id);
         Ok(async move {
-            let rows = match source {
+            match source {
                 RowsSource::Here(medium) => {
-                    encode(shared, medium, (id, item_idx as u32), into).await?
+                    encode(shared, medium, (id, item_idx as u32), (into, Used::Here)).await?;
+                    Ok(Supplied::Done)
                 }
-                RowsSource::There(ticket) => pull::rows(shared, &ticket, into).await?,
-            };
-            Ok(Supplied::Rows(item_idx, rows))
+                RowsSource::There(ticket) => {
+                    Ok(Supplied::Rows(item_idx, pull::rows(shared, &ticket, into).await?))
+                }
+            }
         }
         .boxed())
     }
@@ -206,6 +210,7 @@ async fn follow(
                     Supplied::Rows(item_idx, rows) => {
                         work.engine().supply(work.id, item_idx, rows);
                     }
+                    Supplied::Done => {}
                 }
                 continue;
             }

@@ -42,7 +42,7 @@ impl Drop for AbortOnDrop {
 /// The events of one sequence. Their number is bounded by its tokens, so the queue needs no bound.
 pub(crate) struct Events {
     receiver: mpsc::UnboundedReceiver<SeqEvent>,
-    /// An event that was taken from the queue while tokens were gathered.
+    /// An event that was taken from the queue and is not returned yet.
     ahead: Option<SeqEvent>,
 }
 
@@ -55,21 +55,21 @@ pub(crate) fn events() -> (SeqSink, Events) {
 }
 
 impl Events {
-    /// The next event; tokens of one choice that have queued up come together.
+    /// The next event; tokens of one choice that have queued up come together. Nothing is lost when
+    /// the wait is given up: an event stays here until it is returned.
     ///
     /// Errors: the engine let go of the sequence.
     pub(crate) async fn next(&mut self) -> Result<SeqEvent> {
         let lost = || Error::internal("the engine dropped a sequence");
-        let event = match self.ahead.take() {
-            Some(event) => event,
-            None => self.receiver.recv().await.ok_or_else(lost)?,
-        };
-        Ok(match event {
-            SeqEvent::Tokens { choice, tokens } => {
-                // Under load others run now, and more tokens may come to go in one message.
-                tokio::task::yield_now().await;
-                self.gather(choice, tokens)
-            }
+        if self.ahead.is_none() {
+            self.ahead = Some(self.receiver.recv().await.ok_or_else(lost)?);
+        }
+        if matches!(self.ahead, Some(SeqEvent::Tokens { .. })) {
+            // Under load others run now, and more tokens may come to go in one message.
+            tokio::task::yield_now().await;
+        }
+        Ok(match self.ahead.take().ok_or_else(lost)? {
+            SeqEvent::Tokens { choice, tokens } => self.gather(choice, tokens),
             other => other,
         })
     }
@@ -144,4 +144,35 @@ pub(crate) fn expand_prompt(
     let mut prompt = expand(asked, &shared.placeholders, items)?;
     prompt.tokens.extend_from_slice(answered);
     Ok(prompt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Poll, Waker};
+    use types::output::FinishReason;
+
+    fn token(token: u32) -> SeqEvent {
+        let token = OutputToken { token, logprob: None, top_logprobs: Vec::new() };
+        SeqEvent::Tokens { choice: 0, tokens: vec![token] }
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_given_up_loses_no_token() {
+        let (mut sink, mut events) = events();
+        sink(token(1));
+        {
+            let mut given_up = std::pin::pin!(events.next());
+            let mut context = Context::from_waker(Waker::noop());
+            let polled = given_up.as_mut().poll(&mut context);
+            assert!(matches!(polled, Poll::Pending), "it lets others run first");
+        }
+        sink(token(2));
+        sink(SeqEvent::Finished { choice: 0, reason: FinishReason::Stop });
+        let SeqEvent::Tokens { tokens, .. } = events.next().await.unwrap() else {
+            panic!("the tokens come before the end");
+        };
+        assert_eq!(tokens.iter().map(|token| token.token).collect::<Vec<_>>(), [1, 2]);
+        assert!(matches!(events.next().await, Ok(SeqEvent::Finished { .. })));
+    }
 }

@@ -4,7 +4,7 @@ use crate::rig::{
     Answer, Ask, Note, PATIENCE, Part, Rig, Setup, ask, new_id, picture, record, root, sink, text,
 };
 use crate::toy::{FAILS, NOT_A_NUMBER, PANICS, Toy};
-use engine::{EncodeJob, ImportRequest, SeqEvent, Until};
+use engine::{EncodeJob, ImportRequest, SeqEvent, Until, Used};
 use models::Model;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -262,10 +262,35 @@ fn rows_of_a_picture_fit_their_memory_exactly() {
     let media = picture(1, 4, 6);
     let rows = rig.engine.embeddings().alloc(rig.engine.n_row_bytes()).expect("memory");
     let sink = move |rows| drop(sender.send(rows));
-    let job = EncodeJob { id: new_id(), item_idx: 0, media, rows };
+    let job = EncodeJob { id: new_id(), item_idx: 0, media, rows, used: Used::Elsewhere };
     rig.engine.encode(job, Box::new(sink)).expect("room");
     let refused = notes.recv_timeout(PATIENCE).expect("an answer").expect_err("refused");
     assert_eq!(refused.kind, ErrorKind::Internal);
+    rig.wait_until_empty();
+}
+
+#[test]
+fn rows_that_are_used_here_need_no_caller() {
+    let model = Toy::model();
+    let ask = show(&model, 6);
+    let expected = rig(Setup::default()).ask(&ask);
+    let rig = rig(Setup::default());
+    let (sender, notes) = channel();
+    let id = new_id();
+    rig.submit(id, &ask, sink(&sender, 0)).expect("room");
+    let mut answer = Answer { choices: vec![vec![]], reasons: vec![None], ..Answer::default() };
+    loop {
+        match notes.recv_timeout(PATIENCE).expect("the engine answers").1 {
+            Note::Event(SeqEvent::Pinned { needed_items, .. }) => {
+                assert_eq!(needed_items, [0]);
+                rig.encode_for(Used::Here, (id, 0), ask.media[0].clone(), (&sender, 0));
+            }
+            Note::Event(event) => record(&mut answer, id, &ask, event),
+            Note::Rows(_, rows) => drop(rows.expect("rows")),
+            Note::Gone => break,
+        }
+    }
+    assert_eq!(answer.choices, expected.choices);
     rig.wait_until_empty();
 }
 

@@ -4,7 +4,7 @@
 use crate::toy::Toy;
 use engine::{
     Backend, EncodeJob, Engine, EngineConfig, EngineStats, SchedulerConfig, SeqEvent, SeqRequest,
-    SeqSink, Until,
+    SeqSink, Until, Used,
 };
 use models::{LoadFormat, MediaPlan, Model, PreparedMedia};
 use std::path::Path;
@@ -233,6 +233,17 @@ impl Rig {
     /// Has one item encoded; its rows come as a note with `idx`.
     pub(crate) fn encode(
         &self,
+        item: (RequestId, usize),
+        media: PreparedMedia,
+        notes: (&Notes, usize),
+    ) {
+        self.encode_for(Used::Elsewhere, item, media, notes);
+    }
+
+    /// The same for whoever computes with the rows.
+    pub(crate) fn encode_for(
+        &self,
+        used: Used,
         (id, item_idx): (RequestId, usize),
         media: PreparedMedia,
         (sender, idx): (&Notes, usize),
@@ -241,7 +252,7 @@ impl Rig {
         let sink = move |rows| drop(sender.send((idx, Note::Rows(item_idx, rows))));
         let n_bytes = media.plan.n_tokens as usize * self.engine.n_row_bytes();
         let rows = self.engine.embeddings().alloc(n_bytes).expect("embedding memory");
-        let job = EncodeJob { id, item_idx, media, rows };
+        let job = EncodeJob { id, item_idx, media, rows, used };
         self.engine.encode(job, Box::new(sink)).expect("the mailbox has room");
     }
 

@@ -45,13 +45,14 @@ pub(super) unsafe fn tile<L: Lanes, W: Loadable, const R: usize, const P: usize>
     // SAFETY: passed on to the caller.
     unsafe {
         let mut sums = [[L::splat(0.0); P]; R];
+        let rows: [*const f32; R] = std::array::from_fn(|r| rows.data.add(r * rows.stride));
         for k in 0..depth {
             let mut columns = [L::splat(0.0); P];
             for (p, column) in columns.iter_mut().enumerate() {
                 *column = W::load(panels.data.add(p * panels.panel + k * panels.step));
             }
             for (r, sums) in sums.iter_mut().enumerate() {
-                let value = L::splat(*rows.data.add(r * rows.stride + k));
+                let value = L::splat(*rows[r].add(k));
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = sum.fma(value, column);
                 }
