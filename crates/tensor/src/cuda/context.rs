@@ -179,6 +179,11 @@ impl Allocation {
         let allocation = Self { context: Arc::clone(context), address, n_bytes };
         // SAFETY: the memory was just allocated.
         checked(unsafe { result::memset_d8_sync(address, 0, size) }, "clear memory")?;
+        // The driver clears memory in the order of its default stream and returns before it has;
+        // our streams do not wait for that one.
+        // SAFETY: the default stream always exists.
+        let cleared = unsafe { result::stream::synchronize(std::ptr::null_mut()) };
+        checked(cleared, "clear memory")?;
         Ok(allocation)
     }
 
