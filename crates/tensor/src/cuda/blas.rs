@@ -93,6 +93,16 @@ impl Shape {
         };
         Self { n_rows, ..self }
     }
+
+    /// Its name in a trace, and the bytes that it must move.
+    fn described(&self) -> (String, u64) {
+        let Self { n_rows, n, k, dtype, result_dtype, is_added, .. } = *self;
+        let n_times = if is_added { 2 } else { 1 };
+        let n_bytes = (n * k + n_rows * k) * dtype.n_bytes()
+            + n_times * n_rows * n * result_dtype.n_bytes();
+        let added = if is_added { ", added" } else { "" };
+        (format!("cuBLASLt {n_rows} rows x [{n}, {k}]{added}"), n_bytes as u64)
+    }
 }
 
 /// The library's description of a product. Its matrices are column by column, so it computes
@@ -160,29 +170,34 @@ impl Cuda {
         let product = Product::new(&gemm.shape, gemm.bias)?;
         let (alpha, beta) = (1.0_f32, if gemm.shape.is_added { 1.0_f32 } else { 0.0 });
         let y = gemm.y as *mut c_void;
-        // SAFETY: the addresses reach as far as the shape says, which the caller has checked; the
-        // workspace is this lane's, and so is the stream; the factors are read before it returns.
-        let outcome = unsafe {
-            result::matmul(
-                self.blas.library()?.handle,
-                product.description.0,
-                (&raw const alpha).cast(),
-                (&raw const beta).cast(),
-                gemm.w as *const c_void,
-                product.a.0,
-                gemm.x as *const c_void,
-                product.b.0,
-                y,
-                product.c.0,
-                y,
-                product.c.0,
-                &raw const algorithm,
-                workspace.address() as *mut c_void,
-                WORKSPACE_BYTES,
-                self.stream().raw().cast(),
-            )
+        let library = self.blas.library()?.handle;
+        let multiply = || {
+            // SAFETY: the addresses reach as far as the shape says, which the caller has checked;
+            // the workspace is this lane's, and so is the stream; the factors are read before it
+            // returns.
+            let outcome = unsafe {
+                result::matmul(
+                    library,
+                    product.description.0,
+                    (&raw const alpha).cast(),
+                    (&raw const beta).cast(),
+                    gemm.w as *const c_void,
+                    product.a.0,
+                    gemm.x as *const c_void,
+                    product.b.0,
+                    y,
+                    product.c.0,
+                    y,
+                    product.c.0,
+                    &raw const algorithm,
+                    workspace.address() as *mut c_void,
+                    WORKSPACE_BYTES,
+                    self.stream().raw().cast(),
+                )
+            };
+            said(outcome, "multiply")
         };
-        said(outcome, "multiply")?;
+        self.traced(|| gemm.shape.described(), multiply)?;
         Ok(true)
     }
 

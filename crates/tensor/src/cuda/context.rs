@@ -3,6 +3,7 @@
 use super::GemmChoices;
 use super::error::checked;
 use super::launch::Functions;
+use super::trace::Trace;
 use crate::arena::Arena;
 use cudarc::driver::{result, sys};
 use std::cell::Cell;
@@ -20,6 +21,7 @@ pub struct Context {
     functions: Mutex<Functions>,
     /// Of all lanes.
     pub(super) gemm_choices: Mutex<GemmChoices>,
+    trace: Trace,
 }
 
 // SAFETY: the driver's handles may be used from any thread; each binds the context first.
@@ -91,6 +93,7 @@ impl Context {
             shared_bytes_max: shared,
             functions: Mutex::default(),
             gemm_choices: Mutex::default(),
+            trace: Trace::default(),
         }))
     }
 
@@ -149,6 +152,10 @@ impl Context {
     pub fn synchronize(&self) -> Result<()> {
         self.bind()?;
         checked(result::ctx::synchronize(), "finish its work")
+    }
+
+    pub(super) fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     pub(super) fn functions(&self) -> std::sync::MutexGuard<'_, Functions> {

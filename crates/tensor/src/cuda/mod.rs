@@ -14,6 +14,7 @@ mod pinned;
 mod scratch;
 mod staging;
 mod stream;
+mod trace;
 mod weights;
 
 pub use blas_choices::GemmChoices;
@@ -22,6 +23,7 @@ pub use installed::{driver_version, is_blas_installed};
 pub use launch::{Arg, Grid};
 pub use pinned::Pinned;
 pub use stream::{Event, Graph, Stream};
+pub use trace::TracedLaunch;
 
 pub(crate) use blas::{Gemm, Shape as GemmShape, Workspace};
 pub(crate) use context::Allocation;
