@@ -15,6 +15,7 @@ mod scratch;
 mod staging;
 mod stream;
 mod trace;
+mod tensor_map;
 mod weights;
 
 pub use blas_choices::GemmChoices;
@@ -29,6 +30,7 @@ pub(crate) use blas::{Gemm, Shape as GemmShape, Workspace};
 pub(crate) use context::Allocation;
 pub(crate) use error::checked;
 pub(crate) use staging::Upload;
+pub(crate) use tensor_map::TensorMap;
 
 use crate::dtype::DType;
 use crate::slab::SlabRange;
