@@ -415,10 +415,9 @@ fn cuda_time_of_products() {
             for way in ways.into_iter().filter(|way| *way == Way::Library || n_rows <= 64) {
                 let us = time(cuda, &device, &weights, (n_rows, k), (way, finish));
                 let tflops = 2.0 * (n_rows * n * k) as f64 / us * 1e-6;
-                println!(
-                    "{name:14} {n_rows:5} rows {way:?}: {us:8.2} us, {:.2} TB/s, {tflops:.0} TFLOP/s",
-                    n_bytes / us * 1e-6
-                );
+                let tb_s = n_bytes / us * 1e-6;
+                print!("{name:14} {n_rows:5} rows {way:?}: {us:8.2} us, ");
+                println!("{tb_s:.2} TB/s, {tflops:.0} TFLOP/s");
             }
         }
     }
