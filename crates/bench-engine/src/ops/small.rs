@@ -4,10 +4,10 @@ use super::check::{distance, widened};
 use super::timer;
 use super::{Case, Sizes, Timed};
 use crate::ceilings::{self, random_bf16};
-use std::cell::RefCell;
-use tensor::ops::sample::{Draw, RowSampler};
-use tensor::ops::{layer_norm, rms_norm};
+use tensor::ops::sample::{DeviceSampler, Draw, Sampler};
+use tensor::ops::{Pack, layer_norm, rms_norm};
 use tensor::{Device, Tensor};
+use types::output::OutputToken;
 use types::sampling::SamplingParams;
 use types::{Error, Result, TokenId};
 
@@ -93,22 +93,59 @@ fn sampling((n_rows, vocab): (usize, usize)) -> Case {
 
 /// With the wait for the tokens, which a step has too.
 fn run_sampling(device: &Device, (n_rows, vocab): (usize, usize)) -> Result<Timed> {
-    let values: Vec<f32> =
+    let mut values: Vec<f32> =
         random_bf16(n_rows * vocab, 19).into_iter().map(|value| value.to_f32()).collect();
-    let mut values = values;
     let best: Vec<usize> = (0..n_rows).map(|row| row * 7919 % vocab).collect();
     best.iter().enumerate().for_each(|(row, &token)| values[row * vocab + token] = 2.0);
     let logits = Tensor::from_slice(&[n_rows, vocab], &values).to_device(device)?;
     let params = SamplingParams::default();
     let draw = Draw { params: &params, prompt: &[], answer: &[], choice: 0, end_ids: &[] };
     let draws: Vec<(usize, Draw<'_>)> = (0..n_rows).map(|row| (row, draw)).collect();
-    let sampler = RefCell::new(RowSampler::new(device, n_rows, vocab)?);
-    let sample = || sampler.borrow_mut().sample(&logits, &draws);
+    let mut sampler = RowSampler::new(device, n_rows, vocab)?;
+    let tokens = sampler.sample(device, &logits, &draws)?;
     let tokens: Vec<TokenId> =
-        sample()?.into_iter().map(|token| Ok(token?.token)).collect::<Result<_>>()?;
+        tokens.into_iter().map(|token| Ok(token?.token)).collect::<Result<_>>()?;
     if tokens.iter().zip(&best).any(|(&token, &best)| token as usize != best) {
         return Err(Error::internal("greedy sampling does not take the largest logit"));
     }
-    let seconds = ceilings::seconds(device, || sample().map(drop))?;
+    let seconds =
+        ceilings::seconds(device, || sampler.sample(device, &logits, &draws).map(drop))?;
     Ok(Timed { error: 0.0, seconds })
+}
+
+/// What a device samples with.
+enum RowSampler {
+    Host(Sampler),
+    Gpu(Box<DeviceSampler>),
+}
+
+impl RowSampler {
+    fn new(device: &Device, n_rows: usize, vocab: usize) -> Result<Self> {
+        Ok(match device {
+            Device::Cpu(_) => Self::Host(Sampler::default()),
+            Device::Cuda(cuda) => Self::Gpu(Box::new(DeviceSampler::new(cuda, n_rows, vocab)?)),
+        })
+    }
+
+    fn sample(
+        &mut self,
+        device: &Device,
+        logits: &Tensor,
+        draws: &[(usize, Draw<'_>)],
+    ) -> Result<Vec<Result<OutputToken>>> {
+        let sampler = match self {
+            Self::Host(sampler) => {
+                let one = |(row, draw): &(usize, _)| sampler.sample(logits.row(*row), draw);
+                return Ok(draws.iter().map(one).collect());
+            }
+            Self::Gpu(sampler) => sampler,
+        };
+        let batch = sampler.prepare(draws, logits.n_rows())?;
+        let mut pack = Pack::default();
+        let parts = batch.pack(&mut pack);
+        let rows = parts.unpack(&pack.to_device(device)?)?;
+        sampler.launch(logits, &rows)?;
+        let sampled = sampler.fetch(batch.n_rows())?;
+        sampler.take(&sampled)
+    }
 }
