@@ -109,7 +109,7 @@ struct Shared {
     // Used in turns: one is still read by others of the team while the next is filled.
     Histogram histograms[2];
     Mass slots[2][TEAM];
-    Tally warp_tallies[WARPS];
+    uint32_t warp_counts[WARPS];
     Mass warp_masses[WARPS];
     Mass team_masses[TEAM];
     Found found;
@@ -201,6 +201,19 @@ __device__ __forceinline__ T warp_scan(T value) {
     return value;
 }
 
+// The sum over the threads of the block up to this one, and over all. `partial` is shared memory
+// that nobody reads any more when the call begins.
+template <typename T>
+__device__ __forceinline__ T block_scan(T value, T *partial, T *all) {
+    value = warp_scan(value);
+    if (lane() == WARP - 1) partial[warp()] = value;
+    __syncthreads();
+    const T sums = warp_scan(lane() < WARPS ? partial[lane()] : 0);
+    *all = __shfl_sync(ALL_LANES, sums, WARPS - 1);
+    const T before = __shfl_sync(ALL_LANES, sums, max(warp() - 1, 0));
+    return warp() == 0 ? value : before + value;
+}
+
 __device__ Mass team_max(Team &team, Mass value) {
     Mass *partial = team.shared->warp_masses;
     value = warp_max(value);
@@ -226,26 +239,40 @@ __device__ Mass team_sum(Team &team, Mass value) {
 
 // ---- Logits and weights ----
 
-// A part of the vocabulary: `values[i]` is the logit of token `first + i`. Each thread has a run of
-// it, `begin..end`.
+// What of a part is read at a time.
+constexpr uint32_t GROUP = 4;
+
+__device__ __forceinline__ uint32_t whole_groups(uint32_t n) {
+    return (n + GROUP - 1) / GROUP * GROUP;
+}
+
+// A part of the vocabulary: `values[i]` is the logit of token `first + i`; up to a whole group
+// there are further ones, of -infinity. Each thread has a run of it, `begin..end`.
 struct Part {
     float *values;
     uint32_t first, len, begin, end;
 
     __device__ __forceinline__ static Part of(float *values, uint32_t first, uint32_t len) {
-        // An odd number, so that the lanes of a warp read from different banks.
-        const uint32_t run = (len + THREADS - 1) / THREADS | 1;
-        return {values, first, len, min(len, threadIdx.x * run), min(len, (threadIdx.x + 1) * run)};
+        // An odd number of groups, so that the lanes of a warp read from different banks.
+        const uint32_t run = ((len + THREADS * GROUP - 1) / (THREADS * GROUP) | 1) * GROUP;
+        const uint32_t all = whole_groups(len), begin = threadIdx.x * run;
+        return {values, first, len, min(all, begin), min(all, begin + run)};
     }
 
     template <typename Visit>
     __device__ __forceinline__ void each(Visit visit) const {
-#pragma unroll 4
-        for (uint32_t i = begin; i < end; i++) visit(first + i, values[i]);
+#pragma unroll 1
+        for (uint32_t i = begin; i < end; i += GROUP) {
+            const float4 group = *reinterpret_cast<const float4 *>(values + i);
+            visit(first + i, group.x);
+            visit(first + i + 1, group.y);
+            visit(first + i + 2, group.z);
+            visit(first + i + 3, group.w);
+        }
     }
 };
 
-// A sum of at most 512 weights of 0..1, each rounded to a multiple of 2^-44: in multiples of 2^-22,
+// A sum of at most 1000 weights of 0..1, each rounded to a multiple of 2^-44: in steps of 2^-22,
 // and what is left of them. Adding a number rounds a weight to the last place of the sum, whose
 // bits then count those places.
 struct Sum {
@@ -343,8 +370,8 @@ __device__ void load(const Part &part, const float *__restrict__ logits, bool in
                          : "memory");
         }
     }
-    for (uint32_t i = n_copied + threadIdx.x; i < part.len; i += THREADS) {
-        part.values[i] = __ldg(from + i);
+    for (uint32_t i = n_copied + threadIdx.x; i < whole_groups(part.len); i += THREADS) {
+        part.values[i] = i < part.len ? __ldg(from + i) : -INFINITY;
     }
     asm volatile("cp.async.wait_all;" ::: "memory");
     if (row.n_adjustments == 0) return;
@@ -453,17 +480,9 @@ __device__ Bin bins(Team &team, Fill fill) {
         if (HAS_MASS) own.mass += theirs->low[bin] + (static_cast<Mass>(theirs->high[bin]) << 32);
     }
     if (threadIdx.x < TEAM) shared->team_masses[threadIdx.x] = team.at(&mine, threadIdx.x)->mass;
-    Tally before = {0, warp_scan(own.count) - own.count};
-    if (HAS_MASS) before.mass = warp_scan(own.mass) - own.mass;
-    if (lane() == WARP - 1) shared->warp_tallies[warp()] = before + own;
-    __syncthreads();
-    Tally all = {0, 0};
-    // Not unrolled whole: that takes more registers than there are.
-#pragma unroll 4
-    for (int i = 0; i < WARPS; i++) {
-        if (i == warp()) before = before + all;
-        all = all + shared->warp_tallies[i];
-    }
+    Tally before = {0, 0}, all;
+    before.count = block_scan(own.count, shared->warp_counts, &all.count) - own.count;
+    if (HAS_MASS) before.mass = block_scan(own.mass, shared->warp_masses, &all.mass) - own.mass;
     Mass mass = 0;
     for (int rank = 0; rank < TEAM; rank++) mass += shared->team_masses[rank];
     return {before, own, all.count, mass};
@@ -490,29 +509,22 @@ __device__ Found choose_some(Shared *shared, const Bin &bin, Mass goal) {
     // With room for rounding.
     const Mass most = Sum::of(fminf(nearest * 1.001f, 1.0f));
     const Mass least = Sum::of(furthest * 0.999f);
-    const Tally bounds[2] = {{most * bin.own.count, 0}, {least * bin.own.count, 0}};
-    Mass reached[2];
+    const Mass bounds[2] = {most * bin.own.count, least * bin.own.count};
+    Mass reached[2], all;
     for (int i = 0; i < 2; i++) {
         __syncthreads();
-        const Mass scanned = warp_scan(bounds[i].mass);
-        if (lane() == WARP - 1) shared->warp_masses[warp()] = scanned;
-        __syncthreads();
-        reached[i] = scanned;
-#pragma unroll 4
-        for (int other = 0; other < WARPS; other++) {
-            if (other < warp()) reached[i] += shared->warp_masses[other];
-        }
+        reached[i] = block_scan(bounds[i], shared->warp_masses, &all);
     }
     if (threadIdx.x == 0) {
         shared->n_own = 0;
         shared->found = {{0, 0}, 0, 0, BINS - 1};
     }
     __syncthreads();
-    if (reached[0] >= goal && reached[0] - bounds[0].mass < goal) {
+    if (reached[0] >= goal && reached[0] - bounds[0] < goal) {
         shared->found.before.count = bin.before.count;
         shared->found.first = threadIdx.x;
     }
-    if (reached[1] >= goal && reached[1] - bounds[1].mass < goal) {
+    if (reached[1] >= goal && reached[1] - bounds[1] < goal) {
         shared->found.last = threadIdx.x;
     }
     __syncthreads();
@@ -590,18 +602,11 @@ __device__ __forceinline__ void each_from(const Part &part, const Range &range, 
 // less than that sum: one thread of the team calls `tell` with the token and its logit.
 template <typename Weigh, typename Left, typename Tell>
 __device__ void locate(Team &team, const Part &part, Weigh weigh, Left left_of, Tell tell) {
-    Mass *warp_masses = team.shared->warp_masses;
     Sum sum;
     part.each([&](uint32_t token, float logit) { sum.add(weigh(token, logit)); });
-    const Mass own = sum.mass(), reached = warp_scan(own);
-    if (lane() == WARP - 1) warp_masses[warp()] = reached;
-    __syncthreads();
-    Mass block = 0, before = 0;
-#pragma unroll 4
-    for (int i = 0; i < WARPS; i++) {
-        if (i == warp()) before = block;
-        block += warp_masses[i];
-    }
+    const Mass own = sum.mass();
+    Mass block;
+    Mass before = block_scan(own, team.shared->warp_masses, &block) - own;
     const Mass *all = team.exchange(block);
     Mass total = 0;
     for (int rank = 0; rank < TEAM; rank++) {
@@ -609,7 +614,6 @@ __device__ void locate(Team &team, const Part &part, Weigh weigh, Left left_of, 
         total += all[rank];
     }
     const Mass left = left_of(total);
-    before += reached - own;
     const unsigned whose = __ballot_sync(ALL_LANES, left >= before && left - before < own);
     if (whose == 0) return;
     // The warp of that thread looks at its run together.
@@ -868,29 +872,31 @@ __device__ void report(Team &team, const Part &part, const Row &row, float max, 
     }
 }
 
-}  // namespace
+struct Args {
+    const float *__restrict__ logits;
+    const Row *__restrict__ rows;
+    const Adjustment *__restrict__ adjustments;
+    Result *results;
+    uint32_t *tokens;
+    float *scratch;
+    uint32_t vocab, stride;
+};
 
-// `BLOCKS_PER_ROW` blocks a row of `rows`, which names its row of `logits` (`vocab` of them, the
-// next row `stride` further). The result's token is also written to `tokens`. `scratch`, if any, is
-// f32 [rows, vocab]; without it the block's part of a row, rounded up to whole groups of four, lies
-// in dynamic shared memory.
-extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 2)
-    sample_f32(const float *__restrict__ logits, const Row *__restrict__ rows,
-               const Adjustment *__restrict__ adjustments, Result *results, uint32_t *tokens,
-               float *scratch, uint32_t vocab, uint32_t stride) {
+template <bool IN_SHARED>
+__device__ __forceinline__ void sample(const Args &args) {
     extern __shared__ __align__(16) float cache[];
     __shared__ Shared shared;
     const uint32_t row_idx = blockIdx.x / BLOCKS_PER_ROW;
     if (TEAM == 1 && blockIdx.x % BLOCKS_PER_ROW != 0) return;
-    const Row &row = rows[row_idx];
+    const Row &row = args.rows[row_idx];
     Team team = Team::of(&shared);
-    Result *result = results + row_idx;
+    Result *result = args.results + row_idx;
     const auto write = [&](uint32_t token, uint32_t status) {
         result->token = token;
         result->status = status;
         result->logprob = 0.0f;
         result->n_top = 0;
-        tokens[row_idx] = token;
+        args.tokens[row_idx] = token;
     };
     const bool writes = team.rank == 0 && threadIdx.x == 0;
     if (!(row.flags & IS_ACTIVE)) {
@@ -900,11 +906,13 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 2)
     if (threadIdx.x < 32) shared.powers[threadIdx.x] = power(threadIdx.x);
     if (threadIdx.x == 0) shared.n_listed = 0;
 
-    const uint32_t share = (vocab + TEAM * 4 - 1) / (TEAM * 4) * 4;
-    const uint32_t first = min(vocab, team.rank * share);
-    float *values = scratch ? scratch + static_cast<size_t>(row_idx) * vocab + first : cache;
-    const Part part = Part::of(values, first, min(share, vocab - first));
-    load(part, logits + static_cast<size_t>(row.logits_row) * stride, !scratch, row, adjustments);
+    const uint32_t share = (args.vocab + TEAM * GROUP - 1) / (TEAM * GROUP) * GROUP;
+    const uint32_t first = min(args.vocab, team.rank * share);
+    const size_t place = static_cast<size_t>(row_idx) * whole_groups(args.vocab) + first;
+    const Part part = Part::of(IN_SHARED ? cache : args.scratch + place, first,
+                               min(share, args.vocab - first));
+    load(part, args.logits + static_cast<size_t>(row.logits_row) * args.stride, IN_SHARED, row,
+         args.adjustments);
     // Also so that no block writes to another that has not begun.
     team.sync();
 
@@ -920,7 +928,7 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 2)
         if (writes) write(top.token, status);
     } else {
         const Weigher weigh = Weigher::at(top.logit, row.temperature, row.min_p, shared.powers);
-        const Bound bound = truncate(team, part, row, vocab, weigh);
+        const Bound bound = truncate(team, part, row, args.vocab, weigh);
         draw(team, part, row, bound, weigh, [&](uint32_t token, float its_logit) {
             write(token, status);
             // Without a reader the first block may be gone.
@@ -931,4 +939,24 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 2)
         logit = shared.located_logit;
     }
     if (wants_logprobs) report(team, part, row, top.logit, logit, result);
+}
+
+}  // namespace
+
+// `BLOCKS_PER_ROW` blocks a row of `rows`, which names its row of `logits` (`vocab` of them, the
+// next row `stride` further). The result's token is also written to `tokens`. The block's part of a
+// row, rounded up to whole groups, lies in dynamic shared memory.
+extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 2)
+    sample_f32(const float *logits, const Row *rows, const Adjustment *adjustments,
+               Result *results, uint32_t *tokens, uint32_t vocab, uint32_t stride) {
+    sample<true>({logits, rows, adjustments, results, tokens, nullptr, vocab, stride});
+}
+
+// The same for vocabularies that are too large for that: the logits are copied to `scratch`, f32
+// [rows, vocab rounded up to whole groups].
+extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 2)
+    sample_f32_scratch(const float *logits, const Row *rows, const Adjustment *adjustments,
+                       Result *results, uint32_t *tokens, float *scratch, uint32_t vocab,
+                       uint32_t stride) {
+    sample<false>({logits, rows, adjustments, results, tokens, scratch, vocab, stride});
 }

@@ -139,34 +139,35 @@ impl DeviceSampler {
         if !fits {
             return Err(misuse("sample", "the logits do not fit the sampler"));
         }
-        let (shared_bytes, copy) = self.room_for_logits(n_rows)?;
-        let grid = Grid { shared_bytes, ..Grid::line(n_rows * BLOCKS_PER_ROW, THREADS) };
-        let args = [
+        let shared_bytes = self.shared_bytes();
+        let grid = Grid::line(n_rows * BLOCKS_PER_ROW, THREADS);
+        let mut args = vec![
             Arg::tensor(logits),
             Arg::tensor(&rows.rows),
             Arg::tensor(&rows.adjustments),
             Arg::mut_tensor(&mut self.results),
             Arg::mut_tensor(&mut self.tokens),
-            Arg::Address(copy.as_ref().map_or(0, Tensor::address)),
-            Arg::U32(self.vocab as u32),
-            Arg::U32(logits.row_len() as u32),
         ];
-        self.cuda.launch("sample", "sample_f32", grid, &args)
+        let sizes = [self.vocab, logits.row_len()].map(|n| Arg::U32(n as u32));
+        if let Some(shared_bytes) = shared_bytes {
+            args.extend(sizes);
+            return self.cuda.launch("sample", "sample_f32", Grid { shared_bytes, ..grid }, &args);
+        }
+        let device = Device::Cuda(Arc::clone(&self.cuda));
+        let shape = [n_rows, self.vocab.next_multiple_of(GROUP)];
+        let mut copy = Tensor::scratch_on(&device, DType::F32, &shape)?;
+        args.push(Arg::mut_tensor(&mut copy));
+        args.extend(sizes);
+        self.cuda.launch("sample", "sample_f32_scratch", grid, &args)
     }
 
-    /// Where the kernel keeps changed logits: bytes of shared memory of a block, or, where that is
-    /// too small for a block's part, memory for all rows.
-    fn room_for_logits(&self, n_rows: usize) -> Result<(u32, Option<Tensor>)> {
+    /// Shared memory of a block for its part of a row; `None` where that is too small.
+    fn shared_bytes(&self) -> Option<u32> {
         let context = self.cuda.context();
         let has_clusters = context.compute_capability() >= CLUSTERS_SINCE;
         let n_blocks = if has_clusters { BLOCKS_PER_ROW } else { 1 };
         let n_bytes = self.vocab.div_ceil(n_blocks * GROUP) * GROUP * size_of::<f32>();
-        if n_bytes + OWN_SHARED_BYTES <= context.shared_bytes_max() {
-            return Ok((n_bytes as u32, None));
-        }
-        let device = Device::Cuda(Arc::clone(&self.cuda));
-        let copy = Tensor::scratch_on(&device, DType::F32, &[n_rows, self.vocab])?;
-        Ok((0, Some(copy)))
+        (n_bytes + OWN_SHARED_BYTES <= context.shared_bytes_max()).then_some(n_bytes as u32)
     }
 
     /// Begins to copy the results of the last launch, of `n_rows` rows, to the host. The results
