@@ -10,7 +10,7 @@ use cudarc::cublaslt::{result, sys};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use types::Result;
+use types::{Error, Result};
 
 /// Memory in which algorithms keep sums; NVIDIA's recommendation for this generation.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -20,7 +20,7 @@ const COUNTERS: usize = 4096;
 pub(crate) const ALIGNMENT: u64 = 16;
 /// Rows for which the algorithm of a deterministic device is chosen; it serves any number.
 const DETERMINISTIC_ROWS: usize = 1024;
-/// Rows from which on one algorithm serves all.
+/// Rows from which on one algorithm serves up to twice as many.
 const ROWS_MAX: usize = 16384;
 
 /// A lane's share of the library.
@@ -89,7 +89,9 @@ impl Shape {
             _ if is_deterministic => DETERMINISTIC_ROWS,
             n @ ..=512 => n.next_multiple_of(64),
             n @ ..=2048 => n.next_multiple_of(256),
-            n => n.next_multiple_of(1024).min(ROWS_MAX),
+            n @ ..=ROWS_MAX => n.next_multiple_of(1024),
+            // Never one that was chosen for fewer rows: it may need more memory for its sums.
+            n => n.next_power_of_two(),
         };
         Self { n_rows, ..self }
     }
@@ -195,7 +197,10 @@ impl Cuda {
                     self.stream().raw().cast(),
                 )
             };
-            said(outcome, "multiply")
+            said(outcome, "multiply").map_err(|error| {
+                let message = format!("{} ({})", error.message, gemm.shape.described().0);
+                Error { message, ..error }
+            })
         };
         self.traced(|| gemm.shape.described(), multiply)?;
         Ok(true)
