@@ -4,7 +4,8 @@
 #   tests/gpu.sh pack FOLDER     where Rust is: builds them and puts all that they need into FOLDER
 #   FOLDER/gpu.sh run [NAME...]  where the GPU is: runs those with NAME (cuda) in their names
 #
-# FOLDER can be carried anywhere; the machine with the GPU needs bash, NVIDIA's driver and libcublasLt.
+# FOLDER can be carried anywhere; the machine with the GPU needs bash, xz, NVIDIA's driver and
+# libcublasLt.
 # TRIPTYCH_KERNELS_DIR there names a folder of kernels, compiled by nvcc alone, to use instead.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -19,7 +20,7 @@ SOURCES=(crates/models crates/triptych crates/engine)
 # build PACKAGE KIND...: prints the path of the test program.
 build() {
   cargo test --quiet --no-run --message-format=json -p "$@" |
-    sed -n 's/.*"test":true.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+    sed -n 's/.*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
 pack() {
@@ -29,14 +30,16 @@ pack() {
   . launch/lib.sh
   need_rust
   need_nvcc
+  need xz xz-utils "the programs are carried compressed"
   mkdir -p "$folder/bin" "$folder/tree"
   for program in "${PROGRAMS[@]}"; do
     say "building the tests of ${program%% *}"
     # shellcheck disable=SC2086
     built=$(build $program)
     [ -n "$built" ] || die "cargo built no test program of $program"
-    cp "$built" "$folder/bin/${program%% *}"
-    strip "$folder/bin/${program%% *}"
+    strip -o "$folder/bin/${program%% *}" "$built"
+    # A quarter of the size, for whoever carries it far.
+    xz --force --threads 0 -1 "$folder/bin/${program%% *}"
   done
   for data in "${DATA[@]}"; do
     mkdir -p "$folder/tree/$(dirname "$data")" && cp -r "$data" "$folder/tree/$(dirname "$data")"
@@ -53,6 +56,10 @@ run() {
   root=$(cat root)
   [ -e "$root" ] || { mkdir -p "$(dirname "$root")" && ln -s "$here/tree" "$root"; }
   export TRIPTYCH_REQUIRE_CUDA=1
+  shopt -s nullglob
+  for program in bin/*.xz; do
+    xz --decompress --force "$program"
+  done
   for program in bin/*; do
     printf '==> %s\n' "${program#bin/}"
     # One at a time: they share one GPU and its memory.
