@@ -4,6 +4,8 @@
 
 HEALTH_S_MAX=60
 PORTS_TRIED_MAX=100
+# The newest CUDA that the drivers in use serve.
+NVCC_PACKAGES='cuda-toolkit[nvcc,cudart,cccl,crt]==13.0.*'
 
 # Debian keeps nats-server and ldconfig where only root looks.
 PATH=$PATH:/usr/sbin:/sbin
@@ -54,6 +56,40 @@ need_rust() {
 need_protoc() {
   "${PROTOC:-protoc}" --descriptor_set_out=/dev/null google/protobuf/descriptor.proto 2>/dev/null ||
     install_packages "the build of etcd's client reads etcd's .proto files" protobuf-compiler libprotobuf-dev
+}
+
+# need_nvcc: exports NVCC, so that the build has the kernels of GPUs in it, and no part of it has others
+# than the rest. Where CUDA's compiler is not installed it comes as Python packages into the target folder.
+need_nvcc() {
+  local found=${NVCC:-} folder
+  [ -n "$found" ] || found=$(find_nvcc "${CUDA_HOME:-}") || found=$(command -v nvcc) || true
+  if [ -z "$found" ]; then
+    need g++ g++ "CUDA's compiler has it compile what is not for the GPU"
+    need python3 python3 "CUDA's compiler is a Python package"
+    python3 -c 'import ensurepip' 2>/dev/null ||
+      install_packages "a folder of Python packages for CUDA's compiler" python3-venv
+    folder=$(mkdir -p "$(built nvcc .)" && cd "$(built nvcc .)" && pwd)
+    if ! found=$(find_nvcc "$folder"); then
+      say "installing CUDA's compiler into $folder (it compiles the kernels of GPUs)"
+      python3 -m venv "$folder" || return
+      "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$NVCC_PACKAGES" || return
+      found=$(find_nvcc "$folder")
+    fi
+  fi
+  export NVCC=$found
+}
+
+# find_nvcc FOLDER: the compiler somewhere under it.
+find_nvcc() {
+  local found
+  [ -n "$1" ] && found=$(find "$1" -path '*/bin/nvcc' \( -type f -o -type l \) -print -quit) && [ -n "$found" ] && echo "$found"
+}
+
+# compile_kernels PROFILE_FLAG...: those that are not in the target folder yet, and how long that took.
+compile_kernels() {
+  local began=$SECONDS
+  cargo build -p kernels "$@"
+  say "compiled $(find crates/kernels/cu -maxdepth 1 -name '*.cu' | wc -l) files of GPU kernels in $((SECONDS - began)) s"
 }
 
 # built PROFILE PROGRAM: the path of what cargo built.

@@ -15,7 +15,9 @@ main() {
   need etcd etcd-server "tests of separate processes meet in it"
   need nats-server nats-server "tests of separate processes talk over it"
   need_library libucp.so.0 libucx0 "tests of separate processes move bytes over it"
+  need_nvcc || say "without CUDA's compiler nothing for GPUs is built or tested"
   say "building"
+  [ -z "${NVCC:-}" ] || compile_kernels --release
   cargo build --release -p triptych
   install_typefaces
   evaluate
@@ -54,12 +56,23 @@ run_tests() {
   say "running the tests"
   cargo test --workspace --doc --quiet
   if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace --no-fail-fast
+    local outcome=0
+    cargo nextest run --workspace --no-fail-fast || outcome=$?
+    gpu_tests "$(built nextest default/junit.xml)"
+    return $outcome
   else
     cargo test --workspace --exclude messaging-nats --no-fail-fast
     # These count what is left in the process, so they need one to themselves.
     cargo test -p messaging-nats --no-fail-fast -- --test-threads 1
   fi
+}
+
+# gpu_tests REPORT: how many tests of GPUs there were, and how many found none to run on.
+gpu_tests() {
+  local n n_skipped
+  n=$(grep -c '<testcase name="[^"]*cuda' "$1") || true
+  n_skipped=$(grep -c 'skipped: no CUDA device' "$1") || true
+  say "tests of GPUs: $n, of which $n_skipped were skipped, because there is no CUDA device"
 }
 
 main "$@"

@@ -1,8 +1,8 @@
 //! Compiles every `cu/*.cu` with nvcc into a fatbin and writes the table that `src/lib.rs` embeds.
 //!
 //! Without nvcc the table is empty, and CUDA is reported as not built in when it is asked for.
-//! Objects are kept by a hash of everything that goes into them, so a change of one file compiles
-//! one file.
+//! Objects are kept in the target folder by a hash of everything that goes into them, so a change
+//! of one file compiles one file, once for all profiles.
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;
@@ -39,7 +39,11 @@ fn main() {
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let built = match find_nvcc() {
-        Some(nvcc) => compile_all(&nvcc, &out),
+        Some(nvcc) => {
+            let kept = kept_folder(&out);
+            fs::create_dir_all(&kept).expect("the target folder is writable");
+            compile_all(&nvcc, &kept)
+        }
         None => {
             println!(
                 "cargo::warning=nvcc was not found (NVCC, CUDA_HOME, PATH): CUDA is not built in"
@@ -53,6 +57,14 @@ fn main() {
     }
     table.push_str("]\n");
     fs::write(out.join("fatbins.rs"), table).expect("OUT_DIR is writable");
+}
+
+/// Where objects of all profiles are kept: `kernels` beside the profiles' folders, one of which
+/// `out` is in; `out` itself where cargo has put it elsewhere.
+fn kept_folder(out: &Path) -> PathBuf {
+    let build = out.ancestors().find(|folder| folder.ends_with("build"));
+    let target = build.and_then(Path::parent).and_then(Path::parent);
+    target.map_or_else(|| out.to_owned(), |target| target.join("kernels"))
 }
 
 fn find_nvcc() -> Option<PathBuf> {
@@ -115,7 +127,8 @@ fn compile(nvcc: &Path, source: &Path, (out, salt): (&Path, u64)) -> (String, Pa
     (salt, fs::read(source).expect("a source can be read")).hash(&mut hasher);
     let target = out.join(format!("{name}-{:016x}.fatbin", hasher.finish()));
     if !target.exists() {
-        let partial = target.with_extension("partial");
+        // Builds of several profiles may run at once.
+        let partial = target.with_extension(format!("{}.partial", std::process::id()));
         let output = Command::new(nvcc)
             .args(FLAGS)
             .args(TARGETS)
@@ -129,7 +142,7 @@ fn compile(nvcc: &Path, source: &Path, (out, salt): (&Path, u64)) -> (String, Pa
         for line in said.lines().filter(|line| !line.trim().is_empty()) {
             println!("cargo::warning={name}: {line}");
         }
-        fs::rename(&partial, &target).expect("OUT_DIR is writable");
+        fs::rename(&partial, &target).expect("the target folder is writable");
     }
     (name, target)
 }

@@ -221,7 +221,8 @@ impl WorkerFlags {
     }
 }
 
-fn parse_device(word: &str) -> std::result::Result<DeviceChoice, String> {
+/// The device that a word names. Errors: what was expected.
+pub fn parse_device(word: &str) -> std::result::Result<DeviceChoice, String> {
     let number = |digits: &str| digits.parse().ok().map(DeviceChoice::Cuda);
     let device = match word {
         "auto" => Some(DeviceChoice::Auto),

@@ -129,20 +129,20 @@ __device__ void norm_head(T *head, const float *weight, int dim, float epsilon) 
     }
 }
 
-// A block a row; its warps take the heads `first_head .. first_head + n_heads` in turn.
+// A warp takes one of the heads `first_head .. first_head + n_heads` of one row.
 template <typename T>
-__device__ void norm_heads(T *x, const float *weight, int row_len, int first_head, int n_heads,
-                           int dim, float epsilon) {
-    T *row = x + static_cast<size_t>(blockIdx.x) * row_len;
+__device__ void norm_heads(T *x, const float *weight, unsigned n_rows, int row_len, int first_head,
+                           unsigned n_heads, int dim, float epsilon) {
+    const unsigned warp = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    const unsigned row = warp / n_heads;
+    if (row >= n_rows) return;
     const bool has_groups = dim % GROUP == 0 && row_len % GROUP == 0 && is_aligned<T, GROUP>(x) &&
                             is_aligned<float, GROUP>(weight);
-    for (int idx = threadIdx.x / WARP; idx < n_heads; idx += blockDim.x / WARP) {
-        T *head = row + (first_head + idx) * dim;
-        if (has_groups) {
-            norm_head<T, GROUP>(head, weight, dim, epsilon);
-        } else {
-            norm_head<T, 1>(head, weight, dim, epsilon);
-        }
+    T *head = x + static_cast<size_t>(row) * row_len + (first_head + warp % n_heads) * dim;
+    if (has_groups) {
+        norm_head<T, GROUP>(head, weight, dim, epsilon);
+    } else {
+        norm_head<T, 1>(head, weight, dim, epsilon);
     }
 }
 
@@ -157,10 +157,10 @@ __device__ void norm_heads(T *x, const float *weight, int row_len, int first_hea
                                                float epsilon) {                                  \
         norm<T>(x, y, weight, nullptr, n, epsilon);                                              \
     }                                                                                            \
-    extern "C" __global__ void rms_norm_heads_##name(T *x, const float *weight, int row_len,     \
-                                                     int first_head, int n_heads, int dim,       \
-                                                     float epsilon) {                            \
-        norm_heads<T>(x, weight, row_len, first_head, n_heads, dim, epsilon);                    \
+    extern "C" __global__ void rms_norm_heads_##name(T *x, const float *weight, unsigned n_rows, \
+                                                     int row_len, int first_head,                \
+                                                     unsigned n_heads, int dim, float epsilon) { \
+        norm_heads<T>(x, weight, n_rows, row_len, first_head, n_heads, dim, epsilon);            \
     }
 
 FOR_EACH_DTYPE(DEFINE)

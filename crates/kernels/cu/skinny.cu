@@ -7,9 +7,7 @@
 // ends last. Where k is cut depends on n and k alone and columns of a tile do not see each other,
 // so a row's bits depend neither on the number of rows nor on the rows beside it.
 
-#include "common/activation.cuh"
-#include "common/dtype.cuh"
-#include "common/reduce.cuh"
+#include "common/skinny.cuh"
 
 namespace {
 
@@ -20,8 +18,8 @@ constexpr int ROW_BYTES = STEP * 2;
 constexpr int CHUNK = 8;
 constexpr int CHUNK_BYTES = 16;
 constexpr int ROW_CHUNKS = STEP / CHUNK;
-// Outputs of a warp: two tiles of the tensor core, so a gate and its partner meet in one thread.
-constexpr int WARP_OUTPUTS = 32;
+// Outputs of a warp: two tiles of the tensor core, gates and their partners among them.
+constexpr int WARP_OUTPUTS = SUMS_OUTPUTS;
 constexpr int TILE_OUTPUTS = 16;
 constexpr int N_TILES = WARP_OUTPUTS / TILE_OUTPUTS;
 // Rows of x in a tile.
@@ -31,24 +29,7 @@ constexpr int STAGES = 4;
 
 constexpr int WARP_STAGE_BYTES = WARP_OUTPUTS * ROW_BYTES;
 
-// What becomes of the sums; the numbers are those that the launch passes.
-enum Finish : int { FINISH_WRITE = 0, FINISH_WRITE_F32 = 1, FINISH_ADD_F32 = 2, FINISH_GATE = 3 };
-
 extern __shared__ __align__(128) uint8_t shared_bytes[];
-
-struct Product {
-    const void *x;        // [n_rows, k]
-    const void *w;        // [n, k]
-    const float *bias;    // [n] or null
-    void *y;              // [n_rows, n], or [n_rows, n / 2] for gates
-    float4 *partial;      // sums of the slices, where there are several
-    unsigned *n_finished; // [blocks in x], zeros before and after
-    int n_rows;
-    int n;
-    int k;
-    int finish;
-    int activation;
-};
 
 // Copies 16 bytes into shared memory behind the program's back, or writes zeros there.
 __device__ __forceinline__ void copy(uint32_t to, const void *from, bool is_there) {
@@ -265,9 +246,6 @@ __device__ __forceinline__ bool add_slices(const Product &product, Sums<WIDTH> &
     return true;
 }
 
-// A warp's sums in shared memory, rows of x one below the other.
-constexpr int SUMS_STRIDE = WARP_OUTPUTS + 4;
-
 // A lane's sums of a tile: outputs lane / 4 and, 8 further, rows lane % 4 * 2 and the next.
 template <int WIDTH>
 __device__ __forceinline__ void spread(const Sums<WIDTH> &sums, float *rows) {
@@ -286,91 +264,6 @@ __device__ __forceinline__ void spread(const Sums<WIDTH> &sums, float *rows) {
     }
 }
 
-// `group` becomes elements `column ..` of a row of `n` elements; those beyond its end are dropped.
-template <typename T>
-__device__ __forceinline__ void write(T *row, int column, int n, const Group<float, GROUP> &group) {
-    if (n % GROUP == 0 && is_aligned<T, GROUP>(row)) {
-        if (column < n) store_group<T, GROUP>(row + column, group);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < GROUP; i++) {
-        if (column + i < n) row[column + i] = from_f32<T>(group.at[i]);
-    }
-}
-
-// As `write`, onto what is there.
-__device__ __forceinline__ void add(float *row, int column, int n, Group<float, GROUP> group) {
-#pragma unroll
-    for (int i = 0; i < GROUP; i++) {
-        if (column + i < n) group.at[i] += row[column + i];
-    }
-    write<float>(row, column, n, group);
-}
-
-// Four neighbouring sums, with their bias.
-__device__ __forceinline__ Group<float, GROUP> biased(const Product &product, const float *sums,
-                                                      int output) {
-    auto group = load_group<float, GROUP>(sums);
-#pragma unroll
-    for (int i = 0; i < GROUP; i++) {
-        const bool has_bias = product.bias != nullptr && output + i < product.n;
-        group.at[i] += has_bias ? product.bias[output + i] : 0.0f;
-    }
-    return group;
-}
-
-// What becomes of a warp's sums. Loops are not unrolled: every block passes here once, and code
-// that is not in the cache costs more than it does.
-template <typename T>
-__device__ __forceinline__ void finish(const Product &product, int first_output,
-                                       const float *rows) {
-    constexpr int ROW_LANES = WARP_OUTPUTS / GROUP;
-    const int lane = threadIdx.x % WARP;
-    const int at = lane % ROW_LANES * GROUP;
-    const int output = first_output + at;
-#pragma unroll 1
-    for (int row = lane / ROW_LANES; row < product.n_rows; row += WARP / ROW_LANES) {
-        auto group = biased(product, rows + row * SUMS_STRIDE + at, output);
-        const size_t start = static_cast<size_t>(row) * product.n;
-        float *y = static_cast<float *>(product.y) + start;
-        if (product.finish == FINISH_ADD_F32) {
-            add(y, output, product.n, group);
-        } else if (product.finish == FINISH_WRITE_F32) {
-            write<float>(y, output, product.n, group);
-        } else {
-#pragma unroll
-            for (int i = 0; i < GROUP; i++) {
-                group.at[i] = activate(group.at[i], product.activation);
-            }
-            write<T>(static_cast<T *>(product.y) + start, output, product.n, group);
-        }
-    }
-}
-
-// The same for sixteen gates and their sixteen partners.
-template <typename T>
-__device__ __forceinline__ void finish_gates(const Product &product, int first_output,
-                                             const float *rows) {
-    constexpr int ROW_LANES = GATE_COLUMNS / GROUP;
-    const int lane = threadIdx.x % WARP;
-    const int at = lane % ROW_LANES * GROUP;
-    const int output = first_output + at;
-    const int n = product.n / 2;
-#pragma unroll 1
-    for (int row = lane / ROW_LANES; row < product.n_rows; row += WARP / ROW_LANES) {
-        const float *sums = rows + row * SUMS_STRIDE + at;
-        auto gates = biased(product, sums, output);
-        const auto partners = biased(product, sums + GATE_COLUMNS, output + GATE_COLUMNS);
-#pragma unroll
-        for (int i = 0; i < GROUP; i++) {
-            gates.at[i] = sigmoid_gate(gates.at[i], 1.0f) * partners.at[i];
-        }
-        T *y = static_cast<T *>(product.y) + static_cast<size_t>(row) * n;
-        write<T>(y, first_output / 2 + at, n, gates);
-    }
-}
-
 template <typename T, int WIDTH>
 __device__ __forceinline__ void skinny(const Product &product) {
     const int n_warps = blockDim.x / WARP;
@@ -384,11 +277,7 @@ __device__ __forceinline__ void skinny(const Product &product) {
                   threadIdx.x / WARP * WIDTH * TILE_ROWS * SUMS_STRIDE;
     spread<WIDTH>(sums, rows);
     __syncwarp();
-    if (product.finish == FINISH_GATE) {
-        finish_gates<T>(product, first_output, rows);
-    } else {
-        finish<T>(product, first_output, rows);
-    }
+    finish_sums<T, WIDTH * TILE_ROWS, 1>(product, first_output, rows, 0);
 }
 
 // Most warps of a block that the launch chooses.

@@ -120,3 +120,42 @@ fn copy(
 fn lost() -> Error {
     Error::new(ErrorKind::PeerLost, "the owner of the memory cannot be reached")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that pretend to be a GPU's.
+    fn region(memory: Memory, bytes: &mut [u8]) -> Region {
+        // SAFETY: every test holds its bytes until it is done with the region.
+        unsafe { Region::within(memory, bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    fn read(from: Memory, to: Memory, by_gpu: Option<&CopyByGpu>) -> Result<[u8; 3]> {
+        let (mut source, mut target) = ([1, 2, 3, 4], [0; 3]);
+        let memory = LeasedMemory { regions: vec![region(from, &mut source)], keep: Box::new(()) };
+        let into = Destination { regions: vec![region(to, &mut target)], keep: Box::new(()) };
+        copy(&memory, &[Source { region_idx: 0, offset: 1 }], into, by_gpu)?;
+        Ok(target)
+    }
+
+    /// Copies nothing, but says for which memory it was asked.
+    fn by_gpu(pairs: &[(Region, Region)]) -> Result<()> {
+        assert_eq!(pairs.len(), 1);
+        let memories = (pairs[0].0.memory(), pairs[0].1.memory());
+        assert_ne!(memories, (Memory::Host, Memory::Host), "the host copies that itself");
+        assert_eq!((pairs[0].0.n_bytes(), pairs[0].1.n_bytes()), (3, 3));
+        Ok(())
+    }
+
+    #[test]
+    fn memory_of_a_gpu_is_copied_by_whoever_can_or_not_at_all() {
+        let (host, gpu) = (Memory::Host, Memory::Gpu);
+        assert_eq!(read(host, host, None).unwrap(), [2, 3, 4]);
+        assert_eq!(read(host, host, Some(&by_gpu)).unwrap(), [2, 3, 4]);
+        for (from, to) in [(gpu, gpu), (gpu, host), (host, gpu)] {
+            assert_eq!(read(from, to, Some(&by_gpu)).unwrap(), [0; 3], "the host touched it");
+            assert_eq!(read(from, to, None).unwrap_err().kind, ErrorKind::Unavailable);
+        }
+    }
+}

@@ -10,20 +10,29 @@ use tensor::Device;
 use tensor::cuda::Cuda;
 use types::{Error, Result};
 
-/// Refuses workers on a GPU that would have to send its memory to other processes.
+/// Refuses workers that would have to send the memory of their device to other processes, where
+/// that is a GPU.
 ///
 /// Errors: in words, what to choose instead.
 pub(crate) fn check(device: &Device, crew: &Crew) -> Result<()> {
-    let is_alone = crew.transport == TransportChoice::Mem;
-    let whole = crew.roles.iter().all(|&role| role == Role::Aggregated);
     match device {
-        Device::Cuda(_) if !is_alone && !whole => Err(Error::invalid(
-            "on a GPU, separate encode, prefill and decode workers work in one process only as \
-             yet, because no transport moves a GPU's memory between processes; expected `triptych \
-             serve --roles e,p,d`, aggregated workers, or --device cpu",
-        )),
-        Device::Cuda(_) | Device::Cpu(_) => Ok(()),
+        Device::Cuda(_) => check_gpu(crew),
+        Device::Cpu(_) => Ok(()),
     }
+}
+
+/// [`check`], on a GPU.
+pub(crate) fn check_gpu(crew: &Crew) -> Result<()> {
+    let is_alone = crew.transport == TransportChoice::Mem;
+    let are_whole = crew.roles.iter().all(|&role| role == Role::Aggregated);
+    if is_alone || are_whole {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "on a GPU, separate encode, prefill and decode workers work in one process only as yet, \
+         because no transport moves a GPU's memory between processes; expected `triptych serve \
+         --roles e,p,d`, aggregated workers, or --device cpu",
+    ))
 }
 
 /// What copies a GPU's memory inside this process; none where there is no GPU.
@@ -60,5 +69,28 @@ fn begin(lane: &Cuda, (from, to): (Region, Region)) -> Result<()> {
             unsafe { std::ptr::copy_nonoverlapping(from.ptr(), to.ptr(), n_bytes) };
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_on_a_gpu_stay_in_one_process() {
+        let check = |roles: &[Role], transport, is_fine| {
+            let checked = check_gpu(&Crew { roles: roles.to_vec(), transport });
+            assert_eq!(checked.is_ok(), is_fine, "{roles:?} over {transport:?}");
+        };
+        check(&[Role::Encode, Role::Prefill, Role::Decode], TransportChoice::Mem, true);
+        check(&[Role::Aggregated], TransportChoice::Auto, true);
+        check(&[Role::Aggregated], TransportChoice::Ucx, true);
+        check(&[Role::Decode], TransportChoice::Auto, false);
+        check(&[Role::Prefill, Role::Decode], TransportChoice::Tcp, false);
+        check(&[Role::Aggregated, Role::Encode], TransportChoice::Ucx, false);
+        let crew = Crew { roles: vec![Role::Decode], transport: TransportChoice::Tcp };
+        let words = check_gpu(&crew).unwrap_err().message;
+        assert!(words.contains("serve --roles e,p,d") && words.contains("--device cpu"), "{words}");
+        assert!(super::check(&Device::all_cpus(), &crew).is_ok());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A new architecture adds a line to `ZOO`.
 
+mod cuda;
 mod golden;
 mod invariance;
 mod loading;

@@ -10,7 +10,7 @@ use cudarc::cublaslt::{result, sys};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use types::Result;
+use types::{Error, Result};
 
 /// Memory in which algorithms keep sums; NVIDIA's recommendation for this generation.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -20,7 +20,7 @@ const COUNTERS: usize = 4096;
 pub(crate) const ALIGNMENT: u64 = 16;
 /// Rows for which the algorithm of a deterministic device is chosen; it serves any number.
 const DETERMINISTIC_ROWS: usize = 1024;
-/// Rows from which on one algorithm serves all.
+/// Rows from which on one algorithm serves up to twice as many.
 const ROWS_MAX: usize = 16384;
 
 /// A lane's share of the library.
@@ -89,9 +89,21 @@ impl Shape {
             _ if is_deterministic => DETERMINISTIC_ROWS,
             n @ ..=512 => n.next_multiple_of(64),
             n @ ..=2048 => n.next_multiple_of(256),
-            n => n.next_multiple_of(1024).min(ROWS_MAX),
+            n @ ..=ROWS_MAX => n.next_multiple_of(1024),
+            // Never one that was chosen for fewer rows: it may need more memory for its sums.
+            n => n.next_power_of_two(),
         };
         Self { n_rows, ..self }
+    }
+
+    /// Its name in a trace, and the bytes that it must move.
+    fn described(&self) -> (String, u64) {
+        let Self { n_rows, n, k, dtype, result_dtype, is_added, .. } = *self;
+        let n_times = if is_added { 2 } else { 1 };
+        let n_bytes = (n * k + n_rows * k) * dtype.n_bytes()
+            + n_times * n_rows * n * result_dtype.n_bytes();
+        let added = if is_added { ", added" } else { "" };
+        (format!("cuBLASLt {n_rows} rows x [{n}, {k}]{added}"), n_bytes as u64)
     }
 }
 
@@ -160,29 +172,37 @@ impl Cuda {
         let product = Product::new(&gemm.shape, gemm.bias)?;
         let (alpha, beta) = (1.0_f32, if gemm.shape.is_added { 1.0_f32 } else { 0.0 });
         let y = gemm.y as *mut c_void;
-        // SAFETY: the addresses reach as far as the shape says, which the caller has checked; the
-        // workspace is this lane's, and so is the stream; the factors are read before it returns.
-        let outcome = unsafe {
-            result::matmul(
-                self.blas.library()?.handle,
-                product.description.0,
-                (&raw const alpha).cast(),
-                (&raw const beta).cast(),
-                gemm.w as *const c_void,
-                product.a.0,
-                gemm.x as *const c_void,
-                product.b.0,
-                y,
-                product.c.0,
-                y,
-                product.c.0,
-                &raw const algorithm,
-                workspace.address() as *mut c_void,
-                WORKSPACE_BYTES,
-                self.stream().raw().cast(),
-            )
+        let library = self.blas.library()?.handle;
+        let multiply = || {
+            // SAFETY: the addresses reach as far as the shape says, which the caller has checked;
+            // the workspace is this lane's, and so is the stream; the factors are read before it
+            // returns.
+            let outcome = unsafe {
+                result::matmul(
+                    library,
+                    product.description.0,
+                    (&raw const alpha).cast(),
+                    (&raw const beta).cast(),
+                    gemm.w as *const c_void,
+                    product.a.0,
+                    gemm.x as *const c_void,
+                    product.b.0,
+                    y,
+                    product.c.0,
+                    y,
+                    product.c.0,
+                    &raw const algorithm,
+                    workspace.address() as *mut c_void,
+                    WORKSPACE_BYTES,
+                    self.stream().raw().cast(),
+                )
+            };
+            said(outcome, "multiply").map_err(|error| {
+                let message = format!("{} ({})", error.message, gemm.shape.described().0);
+                Error { message, ..error }
+            })
         };
-        said(outcome, "multiply")?;
+        self.traced(|| gemm.shape.described(), multiply)?;
         Ok(true)
     }
 

@@ -3,6 +3,7 @@
 use super::GemmChoices;
 use super::error::checked;
 use super::launch::Functions;
+use super::trace::Trace;
 use crate::arena::Arena;
 use cudarc::driver::{result, sys};
 use std::cell::Cell;
@@ -20,6 +21,7 @@ pub struct Context {
     functions: Mutex<Functions>,
     /// Of all lanes.
     pub(super) gemm_choices: Mutex<GemmChoices>,
+    trace: Trace,
 }
 
 // SAFETY: the driver's handles may be used from any thread; each binds the context first.
@@ -91,6 +93,7 @@ impl Context {
             shared_bytes_max: shared,
             functions: Mutex::default(),
             gemm_choices: Mutex::default(),
+            trace: Trace::default(),
         }))
     }
 
@@ -151,6 +154,10 @@ impl Context {
         checked(result::ctx::synchronize(), "finish its work")
     }
 
+    pub(super) fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
     pub(super) fn functions(&self) -> std::sync::MutexGuard<'_, Functions> {
         self.functions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -179,6 +186,11 @@ impl Allocation {
         let allocation = Self { context: Arc::clone(context), address, n_bytes };
         // SAFETY: the memory was just allocated.
         checked(unsafe { result::memset_d8_sync(address, 0, size) }, "clear memory")?;
+        // The driver clears memory in the order of its default stream and returns before it has;
+        // our streams do not wait for that one.
+        // SAFETY: the default stream always exists.
+        let cleared = unsafe { result::stream::synchronize(std::ptr::null_mut()) };
+        checked(cleared, "clear memory")?;
         Ok(allocation)
     }
 

@@ -72,6 +72,24 @@ impl Arg<'_> {
     }
 }
 
+/// When a kernel's blocks may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// When what was given before is done.
+    InOrder,
+    /// When all blocks of the kernel before have started and allow it.
+    Early,
+}
+
+impl Start {
+    fn attribute(self) -> sys::CUlaunchAttribute {
+        use sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION as ID;
+        let allowed = i32::from(self == Self::Early);
+        let value = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: allowed };
+        sys::CUlaunchAttribute { id: ID, pad: [0; 4], value }
+    }
+}
+
 /// The kernels that have been loaded so far.
 #[derive(Default)]
 pub(super) struct Functions {
@@ -97,6 +115,30 @@ impl Cuda {
         grid: Grid,
         args: &[Arg<'_>],
     ) -> Result<()> {
+        self.launch_as(Start::InOrder, (module, name), grid, args)
+    }
+
+    /// As [`Self::launch`], for kernels that may start while the one before still runs: they wait
+    /// for it themselves before they touch anything that it reads or writes.
+    ///
+    /// Errors: as [`Self::launch`].
+    pub(crate) fn launch_early(
+        &self,
+        module: &'static str,
+        name: &str,
+        grid: Grid,
+        args: &[Arg<'_>],
+    ) -> Result<()> {
+        self.launch_as(Start::Early, (module, name), grid, args)
+    }
+
+    fn launch_as(
+        &self,
+        start: Start,
+        (module, name): (&'static str, &str),
+        grid: Grid,
+        args: &[Arg<'_>],
+    ) -> Result<()> {
         if grid.blocks.contains(&0) {
             return Ok(());
         }
@@ -108,20 +150,28 @@ impl Cuda {
         for ((arg, slot), place) in args.iter().zip(&mut slots).zip(&mut places) {
             *place = arg.place(slot);
         }
-        let [x, y, z] = grid.blocks;
-        // SAFETY: the function belongs to the bound context; every argument lies where its place
-        // says until the call returns; the caller answers for the addresses.
-        let launched = unsafe {
-            result::launch_kernel(
-                function,
-                (x, y, z),
-                (grid.threads, 1, 1),
-                grid.shared_bytes,
-                self.stream.raw(),
-                &mut places[..args.len()],
-            )
+        let mut attribute = start.attribute();
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid.blocks[0],
+            gridDimY: grid.blocks[1],
+            gridDimZ: grid.blocks[2],
+            blockDimX: grid.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.shared_bytes,
+            hStream: self.stream.raw(),
+            attrs: &raw mut attribute,
+            numAttrs: 1,
         };
-        checked(launched, name)
+        let (params, no_others) = (places.as_mut_ptr(), std::ptr::null_mut());
+        let launch = || {
+            // SAFETY: the function belongs to the bound context; every argument lies where its
+            // place says until the call returns; the caller answers for the addresses.
+            let launched =
+                unsafe { sys::cuLaunchKernelEx(&raw const config, function, params, no_others) };
+            checked(launched.result(), name)
+        };
+        self.traced(|| (format!("{name} {:?}", grid.blocks), 0), launch)
     }
 
     /// How many blocks of a kernel fit on one multiprocessor at a time.

@@ -14,6 +14,8 @@ mod pinned;
 mod scratch;
 mod staging;
 mod stream;
+mod trace;
+mod tensor_map;
 mod weights;
 
 pub use blas_choices::GemmChoices;
@@ -22,11 +24,13 @@ pub use installed::{driver_version, is_blas_installed};
 pub use launch::{Arg, Grid};
 pub use pinned::Pinned;
 pub use stream::{Event, Graph, Stream};
+pub use trace::TracedLaunch;
 
 pub(crate) use blas::{Gemm, Shape as GemmShape, Workspace};
 pub(crate) use context::Allocation;
 pub(crate) use error::checked;
 pub(crate) use staging::Upload;
+pub(crate) use tensor_map::TensorMap;
 
 use crate::dtype::DType;
 use crate::slab::SlabRange;

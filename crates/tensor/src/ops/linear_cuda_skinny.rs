@@ -1,24 +1,18 @@
-//! How the product of few rows is spread over a GPU.
+//! How the product of few rows is spread over a GPU. Where k is cut, which decides on a row's bits,
+//! follows from the weight and the GPU alone; nothing else here changes a bit.
 
 use super::linear::{Activation, Finish};
 use super::linear_cuda::{SKINNY_ROWS_MAX, number};
 use super::weight::Weight;
-use crate::cuda::{Arg, Cuda, Grid, Workspace};
+use crate::cuda::{Arg, Cuda, Grid, TensorMap, Workspace};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use bytemuck::{Pod, Zeroable};
 use types::Result;
 
-/// As in skinny.cu: outputs of a warp, elements of k in a step, steps in the ring, bytes of a step
-/// of one row.
-const WARP_OUTPUTS: usize = 32;
+/// Elements of k in a step of either kernel, and bytes of a step of one row.
 const STEP: usize = 64;
-const STAGES: usize = 4;
 const ROW_BYTES: usize = STEP * 2;
-/// Most warps of a block.
-const WARPS_MAX: usize = 9;
-/// Fewest; blocks of less would spend their time on x.
-const WARPS_MIN: usize = 3;
 /// Most slices of k.
 const SLICES_MAX: usize = 12;
 /// Fewest steps of a slice.
@@ -26,11 +20,43 @@ const SLICE_STEPS_MIN: usize = 6;
 /// Numbers of rows that kernels exist for.
 const WIDTHS: [usize; 4] = [8, 16, 32, SKINNY_ROWS_MAX];
 
-/// Blocks, and their warps.
+/// Which kernel: each divides outputs and memory in its own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// skinny.cu, on any GPU: a warp has 32 outputs, the ring four steps.
+    Warps,
+    /// skinny_hopper.cu: four warps have 64 outputs, the ring as many steps as fit.
+    Hopper,
+}
+
+impl Kernel {
+    fn of(compute_capability: (i32, i32)) -> Self {
+        if compute_capability == (9, 0) { Self::Hopper } else { Self::Warps }
+    }
+
+    /// Outputs of a team, the smallest number that a block can have.
+    fn team_outputs(self) -> usize {
+        match self {
+            Self::Warps => 32,
+            Self::Hopper => 64,
+        }
+    }
+
+    /// How many teams a block may have.
+    pub(super) fn team_counts(self) -> std::ops::RangeInclusive<usize> {
+        match self {
+            Self::Warps => 3..=9,
+            Self::Hopper => 1..=3,
+        }
+    }
+}
+
+/// Blocks, and their teams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Warps of a block; each has 32 outputs.
-    pub(super) n_warps: usize,
+    pub(super) kernel: Kernel,
+    /// Teams of a block.
+    pub(super) n_teams: usize,
     /// Blocks that share outputs, each with its slice of k.
     pub(super) n_slices: usize,
 }
@@ -40,69 +66,134 @@ pub(super) struct Plan {
 pub(super) struct Problem {
     pub(super) n: usize,
     pub(super) k: usize,
+    pub(super) kernel: Kernel,
     pub(super) n_multiprocessors: usize,
+    /// Most shared memory of a block, and, but for a kilobyte of each block, of a multiprocessor.
     pub(super) shared_bytes_max: usize,
 }
 
 impl Problem {
+    pub(super) fn of(cuda: &Cuda, (n, k): (usize, usize)) -> Self {
+        let context = cuda.context();
+        Self {
+            n,
+            k,
+            kernel: Kernel::of(context.compute_capability()),
+            n_multiprocessors: context.n_multiprocessors(),
+            shared_bytes_max: context.shared_bytes_max(),
+        }
+    }
+
     /// The plan that should take the least time.
     pub(super) fn plan(&self) -> Plan {
-        let n_steps = self.k.div_ceil(STEP);
-        let mut best = (f64::INFINITY, Plan { n_warps: WARPS_MIN, n_slices: 1 });
-        for n_warps in WARPS_MIN..=WARPS_MAX {
-            for n_slices in 1..=SLICES_MAX.min((n_steps / SLICE_STEPS_MIN).max(1)) {
-                let plan = Plan { n_warps, n_slices };
-                if self.is_possible(plan) && self.cost(plan) < best.0 {
-                    best = (self.cost(plan), plan);
+        let counts = self.kernel.team_counts();
+        let mut best = Plan { kernel: self.kernel, n_teams: *counts.start(), n_slices: 1 };
+        let mut least = f64::INFINITY;
+        let most_slices = SLICES_MAX.min((self.n_steps() / SLICE_STEPS_MIN).max(1));
+        for n_teams in counts {
+            for n_slices in 1..=most_slices {
+                let plan = Plan { kernel: self.kernel, n_teams, n_slices };
+                if self.is_possible(plan) && self.cost(plan) < least {
+                    (best, least) = (plan, self.cost(plan));
                 }
             }
         }
-        best.1
+        best
+    }
+
+    fn n_steps(&self) -> usize {
+        self.k.div_ceil(STEP)
+    }
+
+    /// Blocks side by side, without slices.
+    fn n_tiles(&self, plan: Plan) -> usize {
+        self.n.div_ceil(plan.n_teams * plan.kernel.team_outputs())
+    }
+
+    /// Blocks of a multiprocessor, whatever the number of rows; a block for itself has a longer
+    /// ring, so two share one only where there are more blocks than multiprocessors.
+    fn blocks_at_once(&self, plan: Plan) -> usize {
+        let most = match plan.kernel {
+            Kernel::Hopper => 2,
+            Kernel::Warps => (self.shared_bytes_max / self.warps_bytes(plan)).clamp(1, 2),
+        };
+        if self.n_tiles(plan) * plan.n_slices <= self.n_multiprocessors { 1 } else { most }
+    }
+
+    fn warps_bytes(&self, plan: Plan) -> usize {
+        Ring::of_warps(plan.n_teams, SKINNY_ROWS_MAX).shared_bytes()
     }
 
     /// Whether shared memory and the workspace suffice, whatever the number of rows.
     fn is_possible(&self, plan: Plan) -> bool {
-        let n_tiles = self.n.div_ceil(plan.n_warps * WARP_OUTPUTS);
-        let outputs = n_tiles * plan.n_slices * plan.n_warps * WARP_OUTPUTS;
-        let sums_fit = outputs * SKINNY_ROWS_MAX * size_of::<f32>() <= Workspace::N_BYTES
-            && n_tiles <= Workspace::N_COUNTERS;
-        shared_bytes(plan.n_warps, SKINNY_ROWS_MAX) <= self.shared_bytes_max
-            && (plan.n_slices == 1 || sums_fit)
+        let outputs = self.n_tiles(plan) * plan.n_teams * plan.kernel.team_outputs();
+        let sum_bytes = outputs * plan.n_slices * SKINNY_ROWS_MAX * size_of::<f32>();
+        let sums_fit =
+            sum_bytes <= Workspace::N_BYTES && self.n_tiles(plan) <= Workspace::N_COUNTERS;
+        let ring_fits = match plan.kernel {
+            Kernel::Warps => self.warps_bytes(plan) <= self.shared_bytes_max,
+            Kernel::Hopper => true,
+        };
+        ring_fits && (plan.n_slices == 1 || sums_fit)
     }
 
-    /// Time in units of what one multiprocessor's share of the memory's speed needs for a warp's
-    /// step. The constants are fitted to measurements on an H200.
+    /// Time, in units of what a multiprocessor's share of the memory's speed needs for one step of
+    /// 64 outputs. The constants are fitted to measurements on an H200.
     fn cost(&self, plan: Plan) -> f64 {
-        /// How much faster than its share a multiprocessor is when others have nothing to do.
-        const ALONE: f64 = 2.0;
-        /// What a step of x costs, in steps of a warp's weights.
-        const X_STEP: f64 = 0.4;
-        /// What a block costs beside its steps, and what a slice costs each warp.
-        const BLOCK: f64 = 8.0;
-        const SLICE: f64 = 0.5;
-        let n_steps = self.k.div_ceil(STEP).div_ceil(plan.n_slices) as f64;
-        let n_tiles = self.n.div_ceil(plan.n_warps * WARP_OUTPUTS);
-        let n_warps = plan.n_warps as f64;
-        let sums =
-            if plan.n_slices == 1 { 0.0 } else { SLICE * n_warps * (plan.n_slices + 2) as f64 };
-        let block = n_steps * (n_warps + X_STEP) + BLOCK;
-        let at_once = self.shared_bytes_max / shared_bytes(plan.n_warps, SKINNY_ROWS_MAX);
-        let n_places = self.n_multiprocessors * at_once.max(1);
-        let n_blocks = n_tiles * plan.n_slices;
+        /// How much faster than its share a multiprocessor is while others have nothing to do.
+        const ALONE: f64 = 1.5;
+        /// What a step of x costs.
+        const X_STEP: f64 = 0.1;
+        /// What a round of blocks costs beside its steps.
+        const ROUND: f64 = 4.0;
+        /// What adding up costs for each slice of 64 outputs.
+        const SLICE: f64 = 1.2;
+        let n_steps = self.n_steps().div_ceil(plan.n_slices) as f64;
+        let teams = (plan.n_teams * plan.kernel.team_outputs()) as f64 / 64.0;
+        let block = n_steps * (teams + X_STEP);
+        let n_blocks = self.n_tiles(plan) * plan.n_slices;
+        let n_places = self.n_multiprocessors * self.blocks_at_once(plan);
         let share = |n_blocks: usize| n_blocks as f64 * block / self.n_multiprocessors as f64;
-        let full = share(n_blocks / n_places * n_places);
         let rest = n_blocks % n_places;
-        let rest = if rest == 0 { 0.0 } else { share(rest).max(block / ALONE) };
-        full + rest + sums
+        // What does not fill all places ends with the multiprocessor that has the most of it.
+        let most = rest.div_ceil(self.n_multiprocessors) as f64;
+        let last = share(rest).max(most * block / ALONE);
+        let n_sums = if plan.n_slices == 1 { 0 } else { plan.n_slices + 1 };
+        let n_rounds = n_blocks.div_ceil(n_places) as f64;
+        share(n_blocks - rest) + last + ROUND * n_rounds + SLICE * teams * n_sums as f64
     }
 }
 
-/// Shared memory of a block for `width` rows.
-fn shared_bytes(n_warps: usize, width: usize) -> usize {
-    STAGES * ROW_BYTES * (n_warps * WARP_OUTPUTS + width)
+/// A block's steps in shared memory.
+#[derive(Debug, Clone, Copy)]
+struct Ring {
+    n_stages: usize,
+    stage_bytes: usize,
+    /// Barriers, and what aligning the first stage may take.
+    head_bytes: usize,
 }
 
-/// As `Product` in skinny.cu.
+impl Ring {
+    fn of_warps(n_teams: usize, width: usize) -> Self {
+        let stage_bytes = (n_teams * Kernel::Warps.team_outputs() + width) * ROW_BYTES;
+        Self { n_stages: 4, stage_bytes, head_bytes: 0 }
+    }
+
+    fn of_hopper(n_teams: usize, width: usize, block_bytes: usize) -> Self {
+        /// As in skinny_hopper.cu: most stages, barriers and alignment.
+        const STAGES_MAX: usize = 16;
+        const HEAD_BYTES: usize = 1536;
+        let stage_bytes = (n_teams * Kernel::Hopper.team_outputs() + width) * ROW_BYTES;
+        let n_stages = (block_bytes - HEAD_BYTES) / stage_bytes;
+        Self { n_stages: n_stages.clamp(1, STAGES_MAX), stage_bytes, head_bytes: HEAD_BYTES }
+    }
+
+    fn shared_bytes(&self) -> usize {
+        self.n_stages * self.stage_bytes + self.head_bytes
+    }
+}
+
+/// As `Product` in common/skinny.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Product {
@@ -127,14 +218,7 @@ pub(super) fn run(
     y: &mut Tensor,
     finish: Finish,
 ) -> Result<()> {
-    let context = cuda.context();
-    let problem = Problem {
-        n: operands.1.n(),
-        k: operands.1.k(),
-        n_multiprocessors: context.n_multiprocessors(),
-        shared_bytes_max: context.shared_bytes_max(),
-    };
-    run_with(problem.plan(), cuda, operands, y, finish)
+    run_with(operands.1.gpu().plan, cuda, operands, y, finish)
 }
 
 /// The same with a given plan.
@@ -165,35 +249,85 @@ pub(super) fn run_with(
         activation: if let Finish::Write(activation) = finish { number(activation) } else { 0 },
         padding: 0,
     };
-    let fits = |width: &&usize| x.n_rows() <= **width;
-    let width = *WIDTHS.iter().find(fits).unwrap_or(&SKINNY_ROWS_MAX);
-    let n_tiles = w.n().div_ceil(plan.n_warps * WARP_OUTPUTS);
+    let problem = Problem::of(cuda, (w.n(), w.k()));
+    match plan.kernel {
+        Kernel::Warps => launch_warps(cuda, &problem, plan, &product, w.dtype()),
+        Kernel::Hopper => launch_hopper(cuda, &problem, plan, &product, w.dtype()),
+    }
+}
+
+/// The rows of the kernel that takes `n_rows`.
+fn width(n_rows: i32) -> usize {
+    let fits = |width: &&usize| n_rows as usize <= **width;
+    *WIDTHS.iter().find(fits).unwrap_or(&SKINNY_ROWS_MAX)
+}
+
+fn launch_warps(
+    cuda: &Cuda,
+    problem: &Problem,
+    plan: Plan,
+    product: &Product,
+    dtype: DType,
+) -> Result<()> {
+    let width = width(product.n_rows);
     let grid = Grid {
-        blocks: [n_tiles as u32, plan.n_slices as u32, 1],
-        threads: plan.n_warps as u32 * 32,
-        shared_bytes: shared_bytes(plan.n_warps, width) as u32,
+        blocks: [problem.n_tiles(plan) as u32, plan.n_slices as u32, 1],
+        threads: plan.n_teams as u32 * 32,
+        shared_bytes: Ring::of_warps(plan.n_teams, width).shared_bytes() as u32,
     };
-    let name = format!("skinny_{}_{width}", w.dtype().name());
-    cuda.launch("skinny", &name, grid, &[Arg::Bytes(bytemuck::bytes_of(&product))])
+    let name = format!("skinny_{}_{width}", dtype.name());
+    cuda.launch("skinny", &name, grid, &[Arg::Bytes(bytemuck::bytes_of(product))])
+}
+
+fn launch_hopper(
+    cuda: &Cuda,
+    problem: &Problem,
+    plan: Plan,
+    product: &Product,
+    dtype: DType,
+) -> Result<()> {
+    /// What the system takes of every block's shared memory, and the kernel's own variables.
+    const SYSTEM_BYTES: usize = 1024 + 128;
+    let width = width(product.n_rows);
+    let at_once = problem.blocks_at_once(plan);
+    let block_bytes = (problem.shared_bytes_max + 1024) / at_once - SYSTEM_BYTES;
+    let ring = Ring::of_hopper(plan.n_teams, width, block_bytes);
+    let grid = Grid {
+        blocks: [problem.n_tiles(plan) as u32, plan.n_slices as u32, 1],
+        threads: plan.n_teams as u32 * 128 + 32,
+        shared_bytes: ring.shared_bytes() as u32,
+    };
+    let team_outputs = plan.kernel.team_outputs();
+    let w = TensorMap::of_halves(product.w, dtype, (problem.n, problem.k), team_outputs)?;
+    let x_shape = (product.n_rows as usize, problem.k);
+    let x = TensorMap::of_halves(product.x, dtype, x_shape, width)?;
+    let args = [
+        Arg::Bytes(w.bytes()),
+        Arg::Bytes(x.bytes()),
+        Arg::Bytes(bytemuck::bytes_of(product)),
+        Arg::U32(ring.n_stages as u32),
+    ];
+    let name = format!("skinny_hopper_{}_{width}", dtype.name());
+    cuda.launch_early("skinny_hopper", &name, grid, &args)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Plans of the real shapes: blocks fill an H200, and slices are shared work, not overhead.
+    /// Plans of the real shapes: blocks fill the GPU, and slices are shared work, not overhead.
     #[test]
     fn plans_fill_the_gpu() {
-        let plan = |n, k| {
-            let (n_multiprocessors, shared_bytes_max) = (132, 227 << 10);
-            Problem { n, k, n_multiprocessors, shared_bytes_max }.plan()
-        };
-        for (n, k) in [(4608, 3584), (3584, 3584), (37888, 3584), (3584, 18944), (152_064, 3584)] {
-            let Plan { n_warps, n_slices } = plan(n, k);
-            let n_blocks = n.div_ceil(n_warps * WARP_OUTPUTS) * n_slices;
-            assert!(n_blocks >= 72, "{n} × {k}: {n_blocks} blocks");
+        let gpus = [(Kernel::Hopper, 132, 227 << 10), (Kernel::Warps, 108, 163 << 10)];
+        for (kernel, n_multiprocessors, shared_bytes_max) in gpus {
+            let plan = |n, k| Problem { n, k, kernel, n_multiprocessors, shared_bytes_max }.plan();
+            for (n, k) in [(4608, 3584), (3584, 3584), (37888, 3584), (3584, 18944)] {
+                let Plan { n_teams, n_slices, .. } = plan(n, k);
+                let n_blocks = n.div_ceil(n_teams * kernel.team_outputs()) * n_slices;
+                assert!(n_blocks * 10 >= n_multiprocessors * 7, "{n} × {k}: {n_blocks} blocks");
+            }
+            assert_eq!(plan(152_064, 3584).n_slices, 1);
+            assert_eq!(plan(64, 64).n_slices, 1);
         }
-        assert_eq!(plan(152_064, 3584).n_slices, 1);
-        assert_eq!(plan(64, 64).n_slices, 1);
     }
 }

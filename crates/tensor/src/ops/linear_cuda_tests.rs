@@ -5,7 +5,7 @@ use super::*;
 use crate::cuda::{CudaOptions, Event, GemmChoices};
 use crate::ops::cases::{Random, cuda_device};
 use crate::ops::gpu_cases::{COMPUTE, assert_near, gpus, poison, rounded, twice, widened};
-use crate::ops::linear_cuda_skinny::{self, Plan};
+use crate::ops::linear_cuda_skinny::{self, Kernel, Plan};
 use crate::ops::weight::{Arrangement, Matrix};
 use crate::ops::{linear, linear_add, linear_f32};
 
@@ -243,26 +243,60 @@ fn cuda_bits_of_few_rows_depend_on_nothing_else() {
     }
 }
 
-/// Every plan gives the same result, and plans with the same slices the same bits.
+/// Every plan of every kernel gives the right result, and plans with the same slices the same bits.
 #[test]
 fn cuda_plans_agree() {
     for device in gpus().into_iter().filter(|device| device.compute_dtype() != DType::F32) {
         let Device::Cuda(cuda) = &device else { panic!("not a GPU") };
-        let case = case(&device, 20, (208, 2080), false);
-        for n_slices in [1, 2, 3, 5, 12] {
-            let mut bits: Option<Vec<f32>> = None;
-            for n_warps in 3..=9 {
-                let got = twice(&device, || {
-                    let mut y = Tensor::scratch_on(&device, DType::F32, &[20, 208]).unwrap();
-                    let plan = Plan { n_warps, n_slices };
-                    let finish = Finish::Write(Activation::None);
-                    let operands = (&case.x, &case.weight);
-                    linear_cuda_skinny::run_with(plan, cuda, operands, &mut y, finish).unwrap();
-                    y
-                });
-                assert_near(DType::F32, &got, &case.sums[0], &format!("{n_warps} {n_slices}"));
-                assert!(bits.get_or_insert_with(|| got.clone()) == &got, "{n_warps} {n_slices}");
+        let is_hopper = cuda.context().compute_capability() == (9, 0);
+        let kernels: &[Kernel] =
+            if is_hopper { &[Kernel::Warps, Kernel::Hopper] } else { &[Kernel::Warps] };
+        for (n_rows, kernel) in
+            [5, 20, 64].iter().flat_map(|n| kernels.iter().map(move |k| (*n, *k)))
+        {
+            let case = case(&device, n_rows, (208, 2080), false);
+            for n_slices in [1, 2, 3, 5, 12] {
+                let mut bits: Option<Vec<f32>> = None;
+                for n_teams in kernel.team_counts() {
+                    let plan = Plan { kernel, n_teams, n_slices };
+                    let got = planned(&device, cuda, &case, plan);
+                    assert_near(DType::F32, &got, &case.sums[0], &format!("{n_rows} {plan:?}"));
+                    assert!(bits.get_or_insert_with(|| got.clone()) == &got, "{plan:?}");
+                }
             }
+        }
+    }
+}
+
+fn planned(device: &Device, cuda: &Cuda, case: &Case, plan: Plan) -> Vec<f32> {
+    twice(device, || {
+        let shape = [case.x.n_rows(), case.weight.n()];
+        let mut y = Tensor::scratch_on(device, DType::F32, &shape).unwrap();
+        let (operands, finish) = ((&case.x, &case.weight), Finish::Write(Activation::None));
+        linear_cuda_skinny::run_with(plan, cuda, operands, &mut y, finish).unwrap();
+        y
+    })
+}
+
+/// Products that follow each other at once, each with the result of the one before.
+#[test]
+fn cuda_products_wait_for_each_other() {
+    for device in gpus() {
+        let Device::Cuda(cuda) = &device else { panic!("not a GPU") };
+        let case = case(&device, 4, (3584, 3584), false);
+        let chain = |pause: bool| {
+            let mut x = linear(&device, &case.x, &case.weight, Activation::None).unwrap();
+            for _ in 0..40 {
+                x = linear(&device, &x, &case.weight, Activation::Relu).unwrap();
+                if pause {
+                    cuda.stream().synchronize().unwrap();
+                }
+            }
+            x.to_host(&device).unwrap()
+        };
+        let slow = chain(true);
+        for _ in 0..20 {
+            assert!(chain(false).bytes() == slow.bytes());
         }
     }
 }
@@ -381,10 +415,9 @@ fn cuda_time_of_products() {
             for way in ways.into_iter().filter(|way| *way == Way::Library || n_rows <= 64) {
                 let us = time(cuda, &device, &weights, (n_rows, k), (way, finish));
                 let tflops = 2.0 * (n_rows * n * k) as f64 / us * 1e-6;
-                println!(
-                    "{name:14} {n_rows:5} rows {way:?}: {us:8.2} us, {:.2} TB/s, {tflops:.0} TFLOP/s",
-                    n_bytes / us * 1e-6
-                );
+                let tb_s = n_bytes / us * 1e-6;
+                print!("{name:14} {n_rows:5} rows {way:?}: {us:8.2} us, ");
+                println!("{tb_s:.2} TB/s, {tflops:.0} TFLOP/s");
             }
         }
     }

@@ -263,17 +263,18 @@ fn run_cuda(
     Ok(y)
 }
 
-/// Warps of a block, each of which takes heads of one row in turn.
-const HEAD_WARPS_MAX: usize = 16;
+/// Warps of a block, each of which takes one head of one row.
+const HEAD_WARPS: usize = 8;
 
 fn heads_cuda(
     cuda: &Cuda,
     x: &mut Tensor,
     (weight, epsilon, heads): (&Tensor, f32, Range<usize>),
 ) -> Result<()> {
-    let grid = Grid::line(x.n_rows(), (heads.len().clamp(1, HEAD_WARPS_MAX) * 32) as u32);
+    let n_blocks = (x.n_rows() * heads.len()).div_ceil(HEAD_WARPS);
+    let grid = Grid::line(n_blocks, (HEAD_WARPS * 32) as u32);
     let name = format!("rms_norm_heads_{}", x.dtype().name());
-    let sizes = [x.row_len(), heads.start, heads.len(), weight.row_len()];
+    let sizes = [x.n_rows(), x.row_len(), heads.start, heads.len(), weight.row_len()];
     let mut args = vec![Arg::mut_tensor(x), Arg::tensor(weight)];
     args.extend(sizes.map(|size| Arg::I32(size as i32)));
     args.push(Arg::F32(epsilon));

@@ -1,9 +1,9 @@
 //! Pixels to the tower's patches: rescaled, normalised, and cut in the order of merged windows.
 //!
 //! Contract. `frames` u8 `[n_frames, 14·h, 14·w, 3]` (14 standing for the patch size), in host
-//! memory; result `[t·h·w, 3·T·P·P]` in the compute type, a row per patch, its elements in the order
-//! (channel, frame, y, x), the patches in the order (t, window row, window column, row in window,
-//! column in window). A picture is one frame, seen `T` times. Values are
+//! memory; result `[t·h·w, 3·T·P·P]` in the compute type, a row per patch, its elements in the
+//! order (channel, frame, y, x), the patches in the order (t, window row, window column, row in
+//! window, column in window). A picture is one frame, seen `T` times. Values are
 //! `(value · rescale - mean) / std`, rounded like the reference's steps.
 
 use super::misuse;

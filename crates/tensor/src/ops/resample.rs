@@ -1,8 +1,8 @@
 //! Grids of features at another size: bilinear, or as averages over areas.
 //!
-//! Contract. `x` `[.., h, w, c]`, one grid or several of equal size; result `[.., h', w', c]` of the
-//! same type (f32 on the processor), computed in f32. Bilinear: the centre of result `i` of `n'`
-//! lies at `(i + 1/2) · n / n' - 1/2` among the inputs, and not before the first of them
+//! Contract. `x` `[.., h, w, c]`, one grid or several of equal size; result `[.., h', w', c]` of
+//! the same type (f32 on the processor), computed in f32. Bilinear: the centre of result `i` of
+//! `n'` lies at `(i + 1/2) · n / n' - 1/2` among the inputs, and not before the first of them
 //! (PyTorch's `align_corners=False` without antialiasing). Areas: the mean of the inputs from
 //! `floor(i · n / n')` to before `ceil((i + 1) · n / n')` (its `adaptive_avg_pool2d`).
 

@@ -16,8 +16,6 @@ pub use cuda_rows::{SampleBatch, SampleParts, SampleRows};
 
 use super::misuse;
 use super::philox::philox4x32;
-use crate::device::Device;
-use crate::tensor::Tensor;
 use std::cmp::Ordering;
 use types::output::{Logprob, OutputToken};
 use types::sampling::SamplingParams;
@@ -55,48 +53,6 @@ impl Draw<'_> {
         let counter = [index as u32, (index >> 32) as u32, self.choice, 0];
         let words = philox4x32(counter, [seed as u32, (seed >> 32) as u32]);
         (u64::from(words[0]) << 32 | u64::from(words[1])) >> (u64::BITS - NOISE_BITS)
-    }
-}
-
-/// Chooses tokens from logits on whatever device they lie.
-#[derive(Debug)]
-pub enum RowSampler {
-    /// Logits in the host's memory.
-    Host(Sampler),
-    /// Logits on a GPU.
-    Gpu(Box<DeviceSampler>),
-}
-
-impl RowSampler {
-    /// For up to `n_rows_max` rows at a time, each of `vocab` logits.
-    ///
-    /// Errors: the device has no memory left; a vocabulary beyond what it can sample from.
-    pub fn new(device: &Device, n_rows_max: usize, vocab: usize) -> Result<Self> {
-        match device {
-            Device::Cpu(_) => Ok(Self::Host(Sampler::default())),
-            Device::Cuda(cuda) => {
-                Ok(Self::Gpu(Box::new(DeviceSampler::new(cuda, n_rows_max, vocab)?)))
-            }
-        }
-    }
-
-    /// The next token of each draw, from the row of f32 `logits` `[rows, vocab]` beside it, which
-    /// several may share; waits for the device.
-    ///
-    /// Errors: more rows than the sampler is for; the device fails. Inside (`Internal`): a logit is
-    /// not a number, or no token is possible.
-    pub fn sample(
-        &mut self,
-        logits: &Tensor,
-        draws: &[(usize, Draw<'_>)],
-    ) -> Result<Vec<Result<OutputToken>>> {
-        match self {
-            Self::Host(sampler) => {
-                let one = |(row, draw): &(usize, _)| sampler.sample(logits.row(*row), draw);
-                Ok(draws.iter().map(one).collect())
-            }
-            Self::Gpu(sampler) => sampler.sample(logits, draws),
-        }
     }
 }
 

@@ -2,7 +2,6 @@
 //! crates/kernels/cu/sample.cu and beside the rows ([`super::cuda_rows`]).
 
 use super::super::misuse;
-use super::super::pack::Pack;
 use super::cuda_rows::{BatchMaker, TOP_MAX};
 use super::{Draw, SampleBatch, SampleRows, not_finite};
 use crate::cuda::{Arg, Cuda, Event, Grid, Pinned, checked};
@@ -21,10 +20,12 @@ const BLOCKS_PER_ROW: usize = 8;
 /// The first generation of GPUs with clusters.
 const CLUSTERS_SINCE: (i32, i32) = (9, 0);
 const THREADS: u32 = 512;
+/// Logits that are copied at a time: a block's part is a multiple of them.
+const GROUP: usize = 4;
 /// Shared memory that the kernel has besides the logits.
-const OWN_SHARED_BYTES: usize = 14 << 10;
+const OWN_SHARED_BYTES: usize = 20 << 10;
 /// The sum of so many weights does not overflow.
-const VOCAB_MAX: usize = (1 << 20) - 1;
+const VOCAB_MAX: usize = 1 << 18;
 
 /// Results that may be under way at a time: one is read while the next is computed.
 const N_COPIES: usize = 2;
@@ -54,7 +55,7 @@ const RESULT_WORDS: usize = size_of::<ResultRecord>() / size_of::<u32>();
 
 /// Samples rows of logits on a GPU, in the order of its stream.
 pub struct DeviceSampler {
-    cuda: Arc<Cuda>,
+    pub(super) cuda: Arc<Cuda>,
     vocab: usize,
     n_rows_max: usize,
     maker: BatchMaker,
@@ -82,10 +83,10 @@ pub struct Sampled {
 impl DeviceSampler {
     /// For up to `n_rows_max` rows at a time, each of `vocab` logits.
     ///
-    /// Errors: no memory left; a vocabulary of 2^20 tokens or more.
+    /// Errors: no memory left; a vocabulary of more than 2^18 tokens.
     pub fn new(cuda: &Arc<Cuda>, n_rows_max: usize, vocab: usize) -> Result<Self> {
         if vocab > VOCAB_MAX {
-            return Err(Error::invalid("a GPU samples from less than 2^20 tokens"));
+            return Err(Error::invalid("a GPU samples from 262144 tokens at most"));
         }
         let device = Device::Cuda(Arc::clone(cuda));
         let zeros = |shape: &[usize]| Tensor::zeros::<u32>(shape).to_device_for_good(&device);
@@ -138,34 +139,35 @@ impl DeviceSampler {
         if !fits {
             return Err(misuse("sample", "the logits do not fit the sampler"));
         }
-        let (shared_bytes, copy) = self.room_for_logits(n_rows)?;
-        let grid = Grid { shared_bytes, ..Grid::line(n_rows * BLOCKS_PER_ROW, THREADS) };
-        let args = [
+        let shared_bytes = self.shared_bytes();
+        let grid = Grid::line(n_rows * BLOCKS_PER_ROW, THREADS);
+        let mut args = vec![
             Arg::tensor(logits),
             Arg::tensor(&rows.rows),
             Arg::tensor(&rows.adjustments),
             Arg::mut_tensor(&mut self.results),
             Arg::mut_tensor(&mut self.tokens),
-            Arg::Address(copy.as_ref().map_or(0, Tensor::address)),
-            Arg::U32(self.vocab as u32),
-            Arg::U32(logits.row_len() as u32),
         ];
-        self.cuda.launch("sample", "sample_f32", grid, &args)
+        let sizes = [self.vocab, logits.row_len()].map(|n| Arg::U32(n as u32));
+        if let Some(shared_bytes) = shared_bytes {
+            args.extend(sizes);
+            return self.cuda.launch("sample", "sample_f32", Grid { shared_bytes, ..grid }, &args);
+        }
+        let device = Device::Cuda(Arc::clone(&self.cuda));
+        let shape = [n_rows, self.vocab.next_multiple_of(GROUP)];
+        let mut copy = Tensor::scratch_on(&device, DType::F32, &shape)?;
+        args.push(Arg::mut_tensor(&mut copy));
+        args.extend(sizes);
+        self.cuda.launch("sample", "sample_f32_scratch", grid, &args)
     }
 
-    /// Where the kernel keeps changed logits: bytes of shared memory of a block, or, where that is
-    /// too small for a block's part, memory for all rows.
-    fn room_for_logits(&self, n_rows: usize) -> Result<(u32, Option<Tensor>)> {
+    /// Shared memory of a block for its part of a row; `None` where that is too small.
+    fn shared_bytes(&self) -> Option<u32> {
         let context = self.cuda.context();
         let has_clusters = context.compute_capability() >= CLUSTERS_SINCE;
         let n_blocks = if has_clusters { BLOCKS_PER_ROW } else { 1 };
-        let n_bytes = self.vocab.div_ceil(n_blocks) * size_of::<f32>();
-        if n_bytes + OWN_SHARED_BYTES <= context.shared_bytes_max() {
-            return Ok((n_bytes as u32, None));
-        }
-        let device = Device::Cuda(Arc::clone(&self.cuda));
-        let copy = Tensor::scratch_on(&device, DType::F32, &[n_rows, self.vocab])?;
-        Ok((0, Some(copy)))
+        let n_bytes = self.vocab.div_ceil(n_blocks * GROUP) * GROUP * size_of::<f32>();
+        (n_bytes + OWN_SHARED_BYTES <= context.shared_bytes_max()).then_some(n_bytes as u32)
     }
 
     /// Begins to copy the results of the last launch, of `n_rows` rows, to the host. The results
@@ -202,21 +204,6 @@ impl DeviceSampler {
         let n_bytes = sampled.n_rows * size_of::<ResultRecord>();
         let records = bytemuck::cast_slice(&copied.results.as_slice::<u8>()[..n_bytes]);
         Ok(records.iter().map(ResultRecord::token).collect())
-    }
-
-    /// All of it for `draws`, waiting for the device.
-    pub(super) fn sample(
-        &mut self,
-        logits: &Tensor,
-        draws: &[(usize, Draw<'_>)],
-    ) -> Result<Vec<Result<OutputToken>>> {
-        let batch = self.prepare(draws, logits.n_rows())?;
-        let mut pack = Pack::default();
-        let parts = batch.pack(&mut pack);
-        let rows = parts.unpack(&pack.to_device(&Device::Cuda(Arc::clone(&self.cuda)))?)?;
-        self.launch(logits, &rows)?;
-        let sampled = self.fetch(batch.n_rows())?;
-        self.take(&sampled)
     }
 }
 

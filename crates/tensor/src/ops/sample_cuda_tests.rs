@@ -5,7 +5,9 @@ use super::super::gpu_cases::poison;
 use super::super::pack::{Pack, Packed};
 use super::*;
 use crate::cuda::{Cuda, Event};
+use crate::device::Device;
 use crate::dtype::DType;
+use crate::tensor::Tensor;
 use std::sync::Arc;
 use std::thread;
 
@@ -40,6 +42,21 @@ impl Request {
 
 fn draws(requests: &[Request]) -> Vec<(usize, Draw<'_>)> {
     requests.iter().map(|request| (request.row, request.draw())).collect()
+}
+
+/// The next token of each draw.
+fn sample(
+    sampler: &mut DeviceSampler,
+    logits: &Tensor,
+    draws: &[(usize, Draw<'_>)],
+) -> Result<Vec<Result<OutputToken>>> {
+    let batch = sampler.prepare(draws, logits.n_rows())?;
+    let mut pack = Pack::default();
+    let parts = batch.pack(&mut pack);
+    let packed = pack.to_device(&Device::Cuda(Arc::clone(&sampler.cuda)))?;
+    sampler.launch(logits, &parts.unpack(&packed)?)?;
+    let sampled = sampler.fetch(batch.n_rows())?;
+    sampler.take(&sampled)
 }
 
 fn below(random: &mut Random, n: usize) -> usize {
@@ -187,7 +204,7 @@ fn cuda_tokens_are_those_of_the_processor() {
     let mut random = Random(11);
     for (vocab, n_draws) in [(1, 1000), (7, 4000), (1000, 10_000), (32_064, 4000), (152_064, 1024)]
     {
-        let mut sampler = RowSampler::new(&device, BATCH, vocab).unwrap();
+        let mut sampler = DeviceSampler::new(&cuda, BATCH, vocab).unwrap();
         let n_rows = if vocab > 10_000 { N_KINDS + 1 } else { BATCH };
         let mut n_on_boundary = 0;
         for _ in 0..n_draws / BATCH {
@@ -199,7 +216,7 @@ fn cuda_tokens_are_those_of_the_processor() {
                 (0..BATCH).map(|_| random_request(&mut random, n_rows, vocab)).collect();
             cuda.poison_scratch().unwrap();
             let on_device = rows.to_device(&device).unwrap();
-            let got = sampler.sample(&on_device, &draws(&requests)).unwrap();
+            let got = sample(&mut sampler, &on_device, &draws(&requests)).unwrap();
             n_on_boundary += check_batch(&rows, &requests, &got);
         }
         eprintln!("{vocab} tokens: {n_on_boundary} of {n_draws} draws on a boundary");
@@ -209,35 +226,35 @@ fn cuda_tokens_are_those_of_the_processor() {
 
 #[test]
 fn cuda_tokens_depend_on_nothing_beside_them() {
-    let Some((device, _)) = gpu() else { return };
+    let Some((device, cuda)) = gpu() else { return };
     let (mut random, vocab, n_rows) = (Random(12), 32_064, 24);
     let values: Vec<f32> =
         (0..n_rows).flat_map(|row| logits(&mut random, row % (N_KINDS + 1), vocab)).collect();
     let rows = Tensor::from_slice(&[n_rows, vocab], &values).to_device(&device).unwrap();
     let requests: Vec<Request> =
         (0..BATCH).map(|_| random_request(&mut random, n_rows, vocab)).collect();
-    let mut sampler = RowSampler::new(&device, BATCH, vocab).unwrap();
-    let mut sample = |draws: &[(usize, Draw<'_>)]| {
+    let mut sampler = DeviceSampler::new(&cuda, BATCH, vocab).unwrap();
+    let mut sampled = |draws: &[(usize, Draw<'_>)]| {
         poison(&device);
-        let tokens = sampler.sample(&rows, draws).unwrap();
+        let tokens = sample(&mut sampler, &rows, draws).unwrap();
         tokens.into_iter().map(|token| format!("{token:?}")).collect::<Vec<_>>()
     };
     let mut draws = draws(&requests);
-    let all = sample(&draws);
-    assert_eq!(sample(&draws), all);
+    let all = sampled(&draws);
+    assert_eq!(sampled(&draws), all);
     for n in [1, 3, 40] {
-        let parts: Vec<String> = draws.chunks(n).flat_map(&mut sample).collect();
+        let parts: Vec<String> = draws.chunks(n).flat_map(&mut sampled).collect();
         assert_eq!(parts, all, "{n} at a time");
     }
     draws.reverse();
-    let mut reversed = sample(&draws);
+    let mut reversed = sampled(&draws);
     reversed.reverse();
     assert_eq!(reversed, all);
 }
 
 #[test]
 fn cuda_refuses_what_is_not_finite_and_no_other_row() {
-    let Some((device, _)) = gpu() else { return };
+    let Some((device, cuda)) = gpu() else { return };
     let params =
         SamplingParams { temperature: 1.0, logprobs: Some(2), ..SamplingParams::default() };
     let draw = Draw { params: &params, prompt: &[], answer: &[], choice: 0, end_ids: &[3] };
@@ -252,28 +269,29 @@ fn cuda_refuses_what_is_not_finite_and_no_other_row() {
         [0.0, 1.0, 0.0, -nan],
     ];
     let rows = Tensor::from_slice(&[5, 4], values.as_flattened()).to_device(&device).unwrap();
-    let mut sampler = RowSampler::new(&device, 8, 4).unwrap();
+    let mut sampler = DeviceSampler::new(&cuda, 8, 4).unwrap();
     let draws = [(0, draw), (1, draw), (2, draw), (3, draw), (4, draw), (4, masked), (0, draw)];
-    let tokens = sampler.sample(&rows, &draws).unwrap();
+    let tokens = sample(&mut sampler, &rows, &draws).unwrap();
     let is_valid: Vec<bool> = tokens.iter().map(|token| token.is_ok()).collect();
     assert_eq!(is_valid, [true, false, false, false, false, true, true]);
     assert_eq!(tokens[0].as_ref().unwrap(), tokens[6].as_ref().unwrap());
-    assert!(sampler.sample(&rows, &[(5, draw)]).is_err());
-    assert!(sampler.sample(&rows, &[(0, draw); 9]).is_err());
-    assert!(DeviceSampler::new(&gpu().unwrap().1, 1, 1 << 20).is_err());
+    assert!(sample(&mut sampler, &rows, &[(5, draw)]).is_err());
+    assert!(sample(&mut sampler, &rows, &[(0, draw); 9]).is_err());
+    assert!(DeviceSampler::new(&cuda, 1, (1 << 18) + 1).is_err());
 }
 
 /// How often each token comes in `n_draws` places of one answer.
-fn frequencies(device: &Device, logits: &[f32], params: &SamplingParams, n: usize) -> Vec<usize> {
-    let rows = Tensor::from_slice(&[1, logits.len()], logits).to_device(device).unwrap();
-    let mut sampler = RowSampler::new(device, 1000, logits.len()).unwrap();
+fn frequencies(cuda: &Arc<Cuda>, logits: &[f32], params: &SamplingParams, n: usize) -> Vec<usize> {
+    let device = Device::Cuda(Arc::clone(cuda));
+    let rows = Tensor::from_slice(&[1, logits.len()], logits).to_device(&device).unwrap();
+    let mut sampler = DeviceSampler::new(cuda, 1000, logits.len()).unwrap();
     let answer = vec![TokenId::MAX; n];
     let at =
         |idx| (0, Draw { params, prompt: &[], answer: &answer[..idx], choice: 0, end_ids: &[] });
     let draws: Vec<_> = (0..n).map(at).collect();
     let mut counts = vec![0; logits.len()];
     for draws in draws.chunks(1000) {
-        for token in sampler.sample(&rows, draws).unwrap() {
+        for token in sample(&mut sampler, &rows, draws).unwrap() {
             counts[token.unwrap().token as usize] += 1;
         }
     }
@@ -281,9 +299,9 @@ fn frequencies(device: &Device, logits: &[f32], params: &SamplingParams, n: usiz
 }
 
 /// Chi-square of draws against `expected` stays under the 99.99 % quantile.
-fn check_distribution(device: &Device, logits: &[f32], expected: &[f64], params: &SamplingParams) {
+fn check_distribution(cuda: &Arc<Cuda>, logits: &[f32], expected: &[f64], params: &SamplingParams) {
     const N_DRAWS: usize = 20_000;
-    let counts = frequencies(device, logits, params, N_DRAWS);
+    let counts = frequencies(cuda, logits, params, N_DRAWS);
     let (mut chi_square, mut n_free) = (0.0, -1.0);
     for (&count, &share) in counts.iter().zip(expected) {
         let mean = share * N_DRAWS as f64;
@@ -302,17 +320,17 @@ fn check_distribution(device: &Device, logits: &[f32], expected: &[f64], params:
 
 #[test]
 fn cuda_draws_follow_the_probabilities() {
-    let Some((device, _)) = gpu() else { return };
+    let Some((_, cuda)) = gpu() else { return };
     let shares = [0.3_f64, 0.1, 0.4, 0.2];
     let logits: Vec<f32> = shares.iter().map(|p| p.ln() as f32).collect();
     for seed in [0, u64::MAX] {
         let params = SamplingParams { temperature: 1.0, seed, ..SamplingParams::default() };
-        check_distribution(&device, &logits, &shares, &params);
+        check_distribution(&cuda, &logits, &shares, &params);
         let top_p = SamplingParams { top_p: 0.8, ..params.clone() };
-        check_distribution(&device, &logits, &[0.3 / 0.9, 0.0, 0.4 / 0.9, 0.2 / 0.9], &top_p);
+        check_distribution(&cuda, &logits, &[0.3 / 0.9, 0.0, 0.4 / 0.9, 0.2 / 0.9], &top_p);
         let top_k = SamplingParams { top_k: 2, ..params.clone() };
-        check_distribution(&device, &logits, &[0.3 / 0.7, 0.0, 0.4 / 0.7, 0.0], &top_k);
-        check_distribution(&device, &[0.0; 1000], &[0.001; 1000], &params);
+        check_distribution(&cuda, &logits, &[0.3 / 0.7, 0.0, 0.4 / 0.7, 0.0], &top_k);
+        check_distribution(&cuda, &[0.0; 1000], &[0.001; 1000], &params);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Weights in a GPU's memory: rows `[n, k]` in its compute type, and their bias.
 
+use super::linear_cuda_skinny::{Plan, Problem};
 use super::misuse;
 use super::weight::{Matrix, Packed, Source};
 use crate::cuda::{Cuda, Upload};
@@ -17,6 +18,8 @@ pub(in crate::ops) struct GpuWeight {
     pub(in crate::ops) bias: Option<Tensor>,
     /// The bias in the compute type: the library adds it in the type of its result.
     pub(in crate::ops) narrow_bias: Option<Tensor>,
+    /// How its products with few rows are spread.
+    pub(in crate::ops) plan: Plan,
 }
 
 impl GpuWeight {
@@ -41,7 +44,8 @@ impl GpuWeight {
         let bias = if source.biases.is_empty() { None } else { Some(bias()) };
         let upload = |dtype| bias.as_deref().map(|bias| upload_bias(cuda, bias, dtype)).transpose();
         let narrow_bias = if compute == DType::F32 { None } else { upload(compute)? };
-        Ok(Self { rows, bias: upload(DType::F32)?, narrow_bias })
+        let plan = Problem::of(cuda, (n, k)).plan();
+        Ok(Self { rows, bias: upload(DType::F32)?, narrow_bias, plan })
     }
 
     /// The bias in type `dtype`, which is f32 or the compute type.

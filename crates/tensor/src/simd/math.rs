@@ -56,7 +56,7 @@ pub(crate) unsafe fn gelu_tanh<L: Lanes>(x: L) -> L {
     unsafe {
         let cube = x.mul(x).mul(x);
         let inner = x.fma(cube, L::splat(0.044_715));
-        let exponent = inner.mul(L::splat(-2.0 * 0.797_884_56));
+        let exponent = inner.mul(L::splat(-2.0 * 0.797_884_6));
         x.div(L::splat(1.0).add(exp(exponent)))
     }
 }

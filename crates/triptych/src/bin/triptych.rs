@@ -23,19 +23,34 @@ enum Command {
     Serve(Box<ServeFlags>),
     /// Say what would keep a process with these flags from starting, without starting it.
     Check(Box<CheckFlags>),
-    /// Measure a server from outside.
+    /// Measure a server from outside, or the engine from inside.
     #[command(subcommand)]
-    Bench(bench::Command),
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    #[command(flatten)]
+    Outside(bench::Command),
+    #[command(flatten)]
+    Inside(bench_engine::Command),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(flags) => run(NAME, |shutdown| serve(*flags, shutdown)),
         Command::Check(flags) => run(NAME, |_| triptych::check::run(*flags)),
-        Command::Bench(command) => match bench::run(&command) {
+        Command::Bench(command) => match measure(&command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => failed(NAME, &message),
         },
+    }
+}
+
+fn measure(command: &Bench) -> std::result::Result<(), String> {
+    match command {
+        Bench::Outside(command) => bench::run(command),
+        Bench::Inside(command) => bench_engine::run(command).map_err(|error| error.to_string()),
     }
 }
 

@@ -9,6 +9,7 @@ mod memory;
 mod model;
 mod ports;
 
+use crate::model::Crew;
 use config::{CheckConfig, CheckFlags, World};
 use finding::{Finding, Level};
 use types::{Error, ErrorKind, Result};
@@ -30,7 +31,8 @@ async fn findings(config: &CheckConfig) -> Vec<Finding> {
     let mut findings = ports::check(config).await;
     findings.extend(cluster::check(config.cluster()).await);
     if let Some((worker, engine, roles)) = config.workers() {
-        findings.extend(model::check(worker, engine, &roles));
+        let crew = Crew { roles, transport: config.cluster().transport };
+        findings.extend(model::check(worker, engine, &crew));
     }
     findings
 }

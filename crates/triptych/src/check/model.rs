@@ -3,7 +3,8 @@
 use super::finding::Finding;
 use super::gpu::{self, FoundGpu};
 use super::memory::{Needed, check_gpu_memory, check_memory};
-use crate::model::load_format;
+use crate::gpu_moves::check_gpu;
+use crate::model::{Crew, load_format};
 use crate::sizes::{KvRoom, block_bytes, engine_config, free_memory};
 use crate::workers::sizes_of_role;
 use config::{EngineKind, LoadFormat, Role, WorkerConfig};
@@ -11,7 +12,7 @@ use models::Description;
 use std::path::Path;
 
 /// A line for the model's folder, and one for the memory of its workers.
-pub(super) fn check(worker: &WorkerConfig, engine: &EngineKind, roles: &[Role]) -> Vec<Finding> {
+pub(super) fn check(worker: &WorkerConfig, engine: &EngineKind, crew: &Crew) -> Vec<Finding> {
     let folder = worker.model_folder.display();
     let description = match models::describe(&worker.model_folder, load_format(worker)) {
         Ok(description) => description,
@@ -31,9 +32,12 @@ pub(super) fn check(worker: &WorkerConfig, engine: &EngineKind, roles: &[Role]) 
         EngineKind::Mock(_) => (Vec::new(), None),
     };
     findings.extend(of_gpu);
+    if let Some(Err(error)) = gpu.as_ref().map(|_| check_gpu(crew)) {
+        findings.push(Finding::fail("roles", error.message, "see docs/deploy.md"));
+    }
     findings.push(match gpu {
-        Some(gpu) => gpu_memory(worker, roles, &description, &gpu),
-        None => memory(worker, engine, roles, &description),
+        Some(gpu) => gpu_memory(worker, &crew.roles, &description, &gpu),
+        None => memory(worker, engine, &crew.roles, &description),
     });
     findings
 }

@@ -26,7 +26,8 @@ const PROGRAMS: [(&str, &str); 6] = [
 pub(crate) const ROLES: [&str; 5] =
     ["frontend", "worker", "encode-worker", "prefill-worker", "decode-worker"];
 
-/// A command that starts one of this crate's programs, without the flags of this shell.
+/// A command that starts one of this crate's programs, without the flags of this shell, on the
+/// processor unless a flag says otherwise.
 pub(crate) fn program(name: &str) -> Command {
     let (_, path) = PROGRAMS.iter().find(|(known, _)| *known == name).expect("a known program");
     let mut command = Command::new(path);
@@ -38,6 +39,7 @@ pub(crate) fn program(name: &str) -> Command {
             command.env_remove(variable);
         }
     }
+    command.env("TRIPTYCH_DEVICE", "cpu");
     command
 }
 

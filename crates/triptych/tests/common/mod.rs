@@ -43,12 +43,13 @@ pub(crate) fn demo_model() -> PathBuf {
 }
 
 impl TestServer {
-    /// Serves the demo model with `roles`, and more flags.
+    /// Serves the demo model with `roles`, on the processor unless `more` flags say otherwise.
     pub(crate) async fn start(roles: &str, more: &[&str]) -> Self {
         let model = demo_model();
         let model = model.to_str().unwrap();
         let flags = ["serve", "--model-path", model, "--roles", roles, "--http-port", "0"];
-        let flags = flags.iter().chain(["--http-host", "127.0.0.1"].iter()).chain(more);
+        let device = if more.contains(&"--device") { &[][..] } else { &["--device", "cpu"] };
+        let flags = flags.iter().chain(&["--http-host", "127.0.0.1"]).chain(device).chain(more);
         let flags = Cli::parse_from(flags.copied()).flags;
         let config = flags.resolve(&World::default()).unwrap();
         let (trigger, shutdown) = Shutdown::new();
