@@ -1,7 +1,7 @@
 //! An engine, and requests to it as its workers make them.
 
 use engine::{Backend, EncodeJob, Engine, EngineConfig, SchedulerConfig, SeqEvent, SeqRequest};
-use engine::{SeqSink, Until};
+use engine::{SeqSink, Until, Used};
 use media::{Image, Size};
 use models::{Description, MediaPlan, Model};
 use std::num::NonZeroUsize;
@@ -213,7 +213,7 @@ impl Rig {
         let rows = self.engine.embeddings().alloc(n_bytes);
         let rows = rows.ok_or_else(|| Error::internal("no memory for a picture's rows"))?;
         let (engine, id, failed) = (self.engine.clone(), request.id, sender.clone());
-        let job = EncodeJob { id, item_idx: 0, media, rows };
+        let job = EncodeJob { id, item_idx: 0, media, rows, used: Used::Elsewhere };
         self.engine.submit(request, sink(sender.clone(), idx))?;
         let supply = move |rows| match rows {
             Ok(rows) => engine.supply(id, 0, rows),
