@@ -1,7 +1,7 @@
 //! Whether a GPU answers as the processor does: only for models that the processor can run soon.
 
 use crate::measure::{Agreement, Questions};
-use crate::rig::{Ask, Rig, Sizes};
+use crate::rig::{Ask, Rig, Sizes, Stepping};
 use crate::target::Target;
 use models::Description;
 use tensor::Device;
@@ -40,7 +40,8 @@ pub(crate) fn with_cpu(
         n_blocks: N_BLOCKS,
         n_embedding_rows: N_TOKENS_MAX,
     };
-    let other = Rig::start(&target.load(&cpu)?, &cpu, description.clone(), sizes)?;
+    let model = target.load(&cpu)?;
+    let other = Rig::start((&model, &cpu), description.clone(), sizes, Stepping::Usual)?;
     let questions = Questions { spec: &description.spec };
     let texts: Vec<Ask> =
         PROMPT_LENS.iter().flat_map(|&len| questions.texts(1, len, ANSWER_LEN)).collect();

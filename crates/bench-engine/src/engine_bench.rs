@@ -8,13 +8,14 @@ use crate::machine::{self, Memory};
 use crate::measure::{self, Questions, measure};
 use crate::progress::Progress;
 use crate::report::{self, HEAD, Line, StartTimes};
-use crate::rig::{Rig, Sizes, blocks_for, tokens_in};
+use crate::rig::{Rig, Sizes, Stepping, blocks_for, tokens_in};
 use crate::rows::{Load, Row};
 use crate::target::Target;
 use crate::trace;
 use media::Size;
-use models::Description;
+use models::{Description, Model};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Instant;
 use types::media::MediaKind;
 use types::{Error, Result};
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     }
     let ceilings = Ceilings::measure(&target.device)?;
     println!("{}", report::ceilings_text(&ceilings));
-    let (rig, plan, start) = begin(args, &target, &description, &rows)?;
+    let (model, rig, plan, start) = begin(args, &target, &description, &rows)?;
     println!("{}", start.text());
     let cpu = agreement::with_cpu(&target, &rig, &description)?;
     if let Some(same) = &cpu {
@@ -47,7 +48,8 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     let memory = Memory::now(&target.device)?;
     let weight_bytes = target.shapes.weight_bytes();
     println!("{}", report::memory_text(&memory, rig.kv_bytes(), weight_bytes));
-    let traces = bench.trace(&rig, &plan)?;
+    drop(rig);
+    let traces = bench.trace(&model, &plan)?;
     if let Some(path) = &args.json {
         let start = start.json();
         let rest = json!({ "memory": memory.json(), "start": start, "traces": traces });
@@ -70,13 +72,14 @@ fn begin(
     target: &Target,
     description: &Description,
     rows: &[Row],
-) -> Result<(Rig, Plan, StartTimes)> {
+) -> Result<(Arc<dyn Model>, Rig, Plan, StartTimes)> {
     let started = Instant::now();
     let model = target.load(&target.device)?;
     target.device.synchronize()?;
     let loaded = Instant::now();
     let plan = Plan::new(args, target, description, rows)?;
-    let rig = Rig::start(&model, &target.device, description.clone(), plan.sizes)?;
+    let on = (&model, &target.device);
+    let rig = Rig::start(on, description.clone(), plan.sizes, Stepping::Usual)?;
     let ready = Instant::now();
     rig.at_once(&Questions { spec: &description.spec }.texts(1, 1, 1))?;
     let times = StartTimes {
@@ -85,7 +88,7 @@ fn begin(
         engine: ready - loaded,
         first_token: ready.elapsed(),
     };
-    Ok((rig, plan, times))
+    Ok((model, rig, plan, times))
 }
 
 impl Plan {
@@ -150,8 +153,11 @@ impl Limits {
         } else if row.n_seqs() > n_seqs {
             format!("{} sequences, and --max-batch-size is {n_seqs}", row.n_seqs())
         } else if n_blocks > self.n_blocks {
-            format!("{} tokens of cache, and there is memory for {}", tokens_in(n_blocks),
-                tokens_in(self.n_blocks))
+            format!(
+                "{} tokens of cache, and there is memory for {}",
+                tokens_in(n_blocks),
+                tokens_in(self.n_blocks)
+            )
         } else {
             return Ok(n_blocks);
         };
@@ -198,23 +204,26 @@ impl Bench<'_> {
     }
 
     /// The kernels of steps, where they are asked for.
-    fn trace(&self, rig: &Rig, plan: &Plan) -> Result<Value> {
+    fn trace(&self, model: &Arc<dyn Model>, plan: &Plan) -> Result<Value> {
         if !self.args.trace {
             return Ok(Value::Null);
         }
+        let limits = Limits {
+            seq_len: self.description.spec.max_seq_len,
+            n_seqs: plan.sizes.max_batch_size,
+            n_blocks: plan.sizes.n_blocks,
+        };
         let fits = |row: &Row| {
             let load = load_of(row, self.description);
-            let limits = Limits {
-                seq_len: self.description.spec.max_seq_len,
-                n_seqs: plan.sizes.max_batch_size,
-                n_blocks: plan.sizes.n_blocks,
-            };
             load.is_ok_and(|load| {
-                load.prompt_len <= plan.sizes.n_embedding_rows.max(plan.sizes.max_num_tokens)
-                    && limits.n_blocks(row, &load).is_ok()
+                let n_media = if load.n_patches > 0 { load.prompt_len } else { 0 };
+                n_media <= plan.sizes.n_embedding_rows && limits.n_blocks(row, &load).is_ok()
             })
         };
-        trace::run(&self.target.device, rig, &Questions { spec: &self.description.spec }, fits)
+        let device = &self.target.device;
+        let description = self.description.clone();
+        let rig = Rig::start((model, device), description, plan.sizes, Stepping::Plain)?;
+        trace::run(device, &rig, &Questions { spec: &self.description.spec }, fits)
     }
 
     fn json(&self, lines: &[Line], plan: &Plan, rest: Value) -> Value {

@@ -98,10 +98,7 @@ fn noise(random: &mut Random, side: u32) -> Result<Image> {
 /// What a request of a row brings.
 ///
 /// Errors: the model takes no such picture.
-pub(crate) fn load(
-    row: &Row,
-    plan: impl FnOnce(u32) -> Result<models::MediaPlan>,
-) -> Result<Load> {
+pub(crate) fn load(row: &Row, plan: impl FnOnce(u32) -> Result<models::MediaPlan>) -> Result<Load> {
     let side = match *row {
         Row::Decode { context, .. } => return Ok(Load { prompt_len: context, n_patches: 0 }),
         Row::Prefill { len, .. } => return Ok(Load { prompt_len: len, n_patches: 0 }),

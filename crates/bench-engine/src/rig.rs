@@ -1,13 +1,13 @@
 //! An engine, and requests to it as its workers make them.
 
 use engine::{Backend, EncodeJob, Engine, EngineConfig, SchedulerConfig, SeqEvent, SeqRequest};
-use engine::{SeqSink, Until, Used};
+use engine::{SeqSink, Until, Used, usual_graph_batch_sizes};
 use media::{Image, Size};
 use models::{Description, MediaPlan, Model};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tensor::Device;
 use types::content::{CanonicalHasher, Digest};
@@ -39,6 +39,15 @@ pub(crate) struct Sizes {
     pub(crate) n_blocks: usize,
     /// Rows of pictures at a time.
     pub(crate) n_embedding_rows: usize,
+}
+
+/// How steps are given to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stepping {
+    /// As an engine does: recorded where that is possible, the next one planned while one runs.
+    Usual,
+    /// Launch by launch and one by one, so that a trace sees them.
+    Plain,
 }
 
 /// A request.
@@ -86,10 +95,10 @@ pub(crate) fn tokens_in(n_blocks: usize) -> usize {
 impl Rig {
     /// Errors: impossible sizes; the device has not that much memory.
     pub(crate) fn start(
-        model: &Arc<dyn Model>,
-        device: &Device,
+        (model, device): (&Arc<dyn Model>, &Device),
         description: Description,
         sizes: Sizes,
+        stepping: Stepping,
     ) -> Result<Self> {
         let spec = &description.spec;
         let n_row_bytes = spec.hidden_size * size_of::<f32>();
@@ -109,6 +118,12 @@ impl Rig {
             embedding_bytes: (sizes.n_embedding_rows * n_row_bytes).max(1),
             eos_token_ids: spec.eos_token_ids.clone(),
             kv_dtype: device.compute_dtype(),
+            graph_batch_sizes: match stepping {
+                Stepping::Usual => usual_graph_batch_sizes(sizes.max_batch_size),
+                Stepping::Plain => Vec::new(),
+            },
+            tower: None,
+            overlap: stepping == Stepping::Usual,
         };
         let engine = engine::start(Backend::Model(Arc::clone(model), device.clone()), cfg)?;
         Ok(Self { engine, description, n_asked: AtomicU64::new(1) })

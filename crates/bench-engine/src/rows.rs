@@ -157,8 +157,10 @@ impl FromStr for Row {
         let parsed = name.split_once('-').and_then(|(group, sizes)| parse(group, sizes));
         parsed.ok_or_else(|| {
             let known = "decode-8, decode-64x4096, prefill-16x2048, image-336, images-64x336";
-            Error::invalid(format!("--rows {name}: expected decode, prefill, image, images, or a \
-                                    row such as {known}"))
+            Error::invalid(format!(
+                "--rows {name}: expected decode, prefill, image, images, or a \
+                                    row such as {known}"
+            ))
         })
     }
 }
@@ -172,9 +174,7 @@ fn parse(group: &str, sizes: &str) -> Option<Row> {
         ("decode", &[batch, context]) => Some(decode(batch, context, SPAN_LONG)),
         ("prefill", &[batch, len]) => Some(Row::Prefill { batch, len }),
         ("image", &[side]) => Some(Row::Image { side: side as u32 }),
-        ("images", &[n, side]) => {
-            Some(Row::Images { n, side: side as u32, n_tokens: ANSWER_LEN })
-        }
+        ("images", &[n, side]) => Some(Row::Images { n, side: side as u32, n_tokens: ANSWER_LEN }),
         _ => None,
     }
 }

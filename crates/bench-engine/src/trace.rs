@@ -120,7 +120,10 @@ fn print(name: &str, kernels: &BTreeMap<String, Kernel>) -> Value {
     let total: f64 = kernels.values().map(|kernel| kernel.us).sum();
     let n: f64 = kernels.values().map(|kernel| kernel.count).sum();
     println!("\n{name}: {n:.0} launches, {} us", figure(total));
-    println!("{:<58} {:>6} {:>9} {:>9} {:>7} {:>6}", "kernel", "count", "us", "each", "GB/s", "share");
+    println!(
+        "{:<58} {:>6} {:>9} {:>9} {:>7} {:>6}",
+        "kernel", "count", "us", "each", "GB/s", "share"
+    );
     let mut sorted: Vec<_> = kernels.iter().collect();
     sorted.sort_by(|a, b| b.1.us.total_cmp(&a.1.us));
     let mut rows = Vec::new();

@@ -69,7 +69,8 @@ fn operations_are_right_and_timed() {
     let filter = "lm_head,256 rows 8,tower 576,decode 64x256,prefill 1x128,norm,sampling 1x";
     let all = measured("ops", "models/shapes", &["ops", "--filter", filter]).unwrap();
     let operations = all["operations"].as_array().unwrap();
-    for kind in ["gate_up", "lm_head", "decode 64x256", "prefill 1x128", "tower 576", "layer_norm"] {
+    for kind in ["gate_up", "lm_head", "decode 64x256", "prefill 1x128", "tower 576", "layer_norm"]
+    {
         let is_kind = |row: &&Value| row["name"].as_str().unwrap().contains(kind);
         let row = operations.iter().find(is_kind).unwrap_or_else(|| panic!("no {kind}"));
         number(&row["us"]);

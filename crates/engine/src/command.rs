@@ -3,7 +3,7 @@
 use crate::request::{EncodeJob, EncodeSink, ImportRequest, SeqRequest, SeqSink};
 use std::sync::Arc;
 use tensor::SlabRange;
-use types::RequestId;
+use types::{RequestId, Result};
 
 /// A message to the engine's thread.
 pub(crate) enum Command {
@@ -15,14 +15,18 @@ pub(crate) enum Command {
     FinishChoice { id: RequestId, choice: u32 },
     Abort(RequestId),
     Release(RequestId),
+    WarmUp(ReadySink),
 }
+
+/// Told once when something is ready, or why it is not.
+pub(crate) type ReadySink = Box<dyn FnOnce(Result<()>) + Send>;
 
 impl Command {
     /// Whether it brings new work; the others only let known work go on or end, so they are never
     /// refused.
     pub(crate) fn is_new_work(&self) -> bool {
         match self {
-            Self::Encode(..) | Self::Submit(..) | Self::Import(..) => true,
+            Self::Encode(..) | Self::Submit(..) | Self::Import(..) | Self::WarmUp(_) => true,
             Self::Supply { .. }
             | Self::Imported(_)
             | Self::FinishChoice { .. }

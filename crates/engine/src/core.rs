@@ -1,4 +1,5 @@
-//! The engine's thread: take commands, run a step, encode a batch, deliver events; park when idle.
+//! The engine's thread: take commands, plan and launch a step, collect the one before,
+//! encode, deliver; park when idle.
 
 use crate::command::Command;
 use crate::config::{Backend, EngineConfig};
@@ -7,30 +8,32 @@ use crate::engine::Shared;
 use crate::live::{Live, new_import, new_request};
 use crate::mailbox::Wait;
 use crate::request::{ImportRequest, SeqEvent, SeqRequest, SeqSink};
-use crate::runner::{Runner, StepWork, guarded};
+use crate::runner::{Runner, guarded};
 use crate::stats::EngineStats;
-use scheduler::{Batch, Event, EventKind, Scheduler};
+use crate::steps::Steps;
+use scheduler::{Event, EventKind, Scheduler};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 use tensor::SlabRange;
-use types::output::OutputToken;
 use types::{Error, ErrorKind, RequestId, Result, TokenId};
 
-/// After so many failed steps in a row the engine calls itself unhealthy.
-const FAILURES_MAX: u32 = 3;
+/// While nothing but the tower works, its rows are looked for this often.
+const ENCODED_WITHIN: Duration = Duration::from_micros(200);
 
 /// All that lives on the engine's thread.
 pub(crate) struct Core {
     shared: Arc<Shared>,
-    runner: Runner,
-    scheduler: Scheduler,
+    pub(crate) runner: Runner,
+    pub(crate) scheduler: Scheduler,
     encoder: Encoder,
-    live: HashMap<RequestId, Live>,
+    pub(crate) live: HashMap<RequestId, Live>,
+    pub(crate) steps: Steps,
     eos_token_ids: Vec<TokenId>,
-    stats: EngineStats,
-    n_failures: u32,
+    pub(crate) stats: EngineStats,
+    /// The device can do nothing any more.
+    pub(crate) is_lost: bool,
     wait: Wait,
 }
 
@@ -38,13 +41,14 @@ impl Core {
     pub(crate) fn new(backend: Backend, cfg: &EngineConfig, shared: Arc<Shared>) -> Result<Self> {
         let encoder = Encoder::new(&cfg.scheduler, backend.spec());
         let core = Self {
-            runner: Runner::new(backend, shared.kv.clone()),
+            runner: Runner::new(backend, shared.kv.clone(), cfg)?,
             scheduler: Scheduler::new(cfg.scheduler.clone())?,
             encoder,
             live: HashMap::new(),
+            steps: Steps::new(cfg.overlap),
             eos_token_ids: cfg.eos_token_ids.clone(),
             stats: EngineStats::default(),
-            n_failures: 0,
+            is_lost: false,
             wait: Wait::Forever,
             shared,
         };
@@ -52,27 +56,32 @@ impl Core {
         Ok(core)
     }
 
-    /// Runs until the mailbox closes. A panic outside a step is a fault in the engine itself: all
-    /// requests fail, and so does everything asked later.
+    /// Runs until the mailbox closes. A panic outside a step is a fault in the engine itself, and a
+    /// lost device does not come back: all requests fail, and so does everything asked later.
     pub(crate) fn run(mut self) {
-        if catch_unwind(AssertUnwindSafe(|| while self.turn() {})).is_err() {
+        let outcome = catch_unwind(AssertUnwindSafe(|| while self.turn() {}));
+        // What is in flight may still use memory that is given back from here on. A lost device
+        // uses none.
+        let _ = self.runner.synchronize();
+        if outcome.is_err() || self.is_lost {
             self.stats.healthy = false;
             self.refuse_all();
         }
     }
 
-    /// One turn of the loop; false once the mailbox is closed.
+    /// One turn of the loop; false once the mailbox is closed or the device is lost.
     fn turn(&mut self) -> bool {
         let Some(commands) = self.shared.mailbox.take(self.wait) else { return false };
         commands.into_iter().for_each(|command| self.obey(command));
         // Before the step: whoever is to bring rows begins while it runs.
         self.deliver();
-        let has_stepped = self.step();
+        let has_launched = self.launch();
+        let has_collected = self.collect(has_launched);
         let has_encoded = self.encode();
         self.deliver();
-        self.wait = self.next_wait(has_stepped || has_encoded);
+        self.wait = self.next_wait(has_launched || has_collected || has_encoded);
         self.publish();
-        true
+        !self.is_lost
     }
 
     fn obey(&mut self, command: Command) {
@@ -85,6 +94,7 @@ impl Core {
             Command::FinishChoice { id, choice } => self.scheduler.finish_choice(id, choice),
             Command::Abort(id) => self.abort(id),
             Command::Release(id) => self.scheduler.release(id),
+            Command::WarmUp(sink) => sink(guarded(|| self.runner.warm_up())),
         }
     }
 
@@ -134,61 +144,13 @@ impl Core {
         self.live.remove(&id);
     }
 
-    /// One step of the model; false when no sequence can go on.
-    fn step(&mut self) -> bool {
-        let Some(batch) = self.scheduler.next_batch() else { return false };
-        let started = Instant::now();
-        let work = StepWork { batch: &batch, live: &self.live, scheduler: &self.scheduler };
-        match guarded(|| self.runner.step(&work)) {
-            Ok(samples) => {
-                self.n_failures = 0;
-                let tokens = self.accept(&batch, samples);
-                self.scheduler.finish(&batch, tokens);
-                self.count(&batch, started);
-            }
-            Err(error) => {
-                self.n_failures += 1;
-                self.stats.n_failed_steps += 1;
-                self.scheduler.fail(&batch, &error);
-            }
-        }
-        self.stats.healthy = self.n_failures < FAILURES_MAX;
-        true
-    }
-
-    /// The tokens of a step; a request whose token could not be chosen fails alone.
-    fn accept(&mut self, batch: &Batch, samples: Vec<Result<OutputToken>>) -> Vec<OutputToken> {
-        let owners = batch.seqs.iter();
-        let owners =
-            owners.flat_map(|seq| std::iter::repeat_n(seq.request, seq.n_samples as usize));
-        let mut tokens = Vec::with_capacity(samples.len());
-        for (id, sample) in owners.zip(samples) {
-            tokens.push(sample.unwrap_or_else(|error| {
-                self.scheduler.fail_request(id, &error);
-                // Nobody sees it: the request is gone.
-                OutputToken { token: 0, logprob: None, top_logprobs: Vec::new() }
-            }));
-        }
-        tokens
-    }
-
-    /// One batch of media; false when there was none.
+    /// One batch of media; whether anything happened.
     fn encode(&mut self) -> bool {
-        let Some(supplied) = self.encoder.run(&self.runner, &mut self.stats) else { return false };
-        for Supplied { id, item_idx, rows } in supplied {
+        let has_encoded = self.encoder.run(&self.runner, &mut self.stats);
+        for Supplied { id, item_idx, rows } in self.encoder.take_supplied() {
             self.supply(id, item_idx, rows);
         }
-        true
-    }
-
-    fn count(&mut self, batch: &Batch, started: Instant) {
-        let stats = &mut self.stats;
-        stats.n_steps += 1;
-        stats.n_rows += batch.n_rows() as u64;
-        stats.n_sampled += batch.n_samples() as u64;
-        stats.last_step_us = started.elapsed().as_micros() as u64;
-        stats.step_us += stats.last_step_us;
-        stats.last_step_seqs = batch.seqs.len();
+        has_encoded
     }
 
     fn deliver(&mut self) {
@@ -221,6 +183,9 @@ impl Core {
         if has_worked {
             return Wait::No;
         }
+        if self.encoder.is_busy() {
+            return Wait::AtMost(ENCODED_WITHIN);
+        }
         if self.scheduler.is_idle() && self.scheduler.check().is_err() {
             self.stats.healthy = false;
         }
@@ -246,11 +211,13 @@ impl Core {
             live.tell(SeqEvent::Failed(error.clone()));
         }
         self.live.clear();
+        self.steps.clear();
         self.encoder.fail_all(&error);
         while let Some(commands) = self.shared.mailbox.take(Wait::Forever) {
             for command in commands {
                 match command {
                     Command::Encode(_, sink) => sink(Err(error.clone())),
+                    Command::WarmUp(sink) => sink(Err(error.clone())),
                     Command::Submit(_, mut sink) | Command::Import(_, mut sink) => {
                         sink(SeqEvent::Failed(error.clone()));
                     }

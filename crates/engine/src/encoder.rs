@@ -5,16 +5,21 @@ use crate::runner::{Runner, guarded};
 use crate::stats::EngineStats;
 use models::ModelSpec;
 use scheduler::{EncodeEntry, EncodeQueue, SchedulerConfig};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use tensor::SlabRange;
+use tensor::cuda::Event;
 use types::{Error, ErrorKind, RequestId, Result};
 
 /// The encoder's side of an engine.
 pub(crate) struct Encoder {
     queue: EncodeQueue,
     pending: HashMap<(RequestId, usize), Pending>,
+    /// What the tower works on, in order.
+    encoding: VecDeque<Encoding>,
+    /// Rows that the engine has not been given yet.
+    supplied: Vec<Supplied>,
     hidden_size: usize,
 }
 
@@ -31,12 +36,22 @@ pub(crate) struct Supplied {
     pub(crate) rows: Arc<SlabRange>,
 }
 
+/// Media that the tower works on.
+struct Encoding {
+    batch: Vec<Pending>,
+    /// Comes when their rows are there; they are already if there is none.
+    done: Option<Event>,
+    since: Instant,
+}
+
 impl Encoder {
     pub(crate) fn new(cfg: &SchedulerConfig, spec: &ModelSpec) -> Self {
         let (n_patches, n_items) = (cfg.encoder_max_num_tokens, cfg.encoder_max_batch_size);
         Self {
             queue: EncodeQueue::new(n_patches, n_items, cfg.max_queue_len),
             pending: HashMap::new(),
+            encoding: VecDeque::new(),
+            supplied: Vec::new(),
             hidden_size: spec.hidden_size,
         }
     }
@@ -66,29 +81,66 @@ impl Encoder {
         self.queue.push(EncodeEntry { id: job.id, item_idx: job.item_idx, n_patches })
     }
 
-    /// Encodes one batch; `None` when there was none, otherwise the rows that are used here.
-    pub(crate) fn run(
-        &mut self,
-        runner: &Runner,
-        stats: &mut EngineStats,
-    ) -> Option<Vec<Supplied>> {
+    /// Hands out what has been encoded, and begins the next batch when the tower is free; whether
+    /// anything happened.
+    pub(crate) fn run(&mut self, runner: &Runner, stats: &mut EngineStats) -> bool {
+        let has_ended = self.hand_out(stats);
+        if self.is_busy() {
+            return has_ended;
+        }
         let batch = self.take_batch();
         if batch.is_empty() {
-            return None;
+            return has_ended;
         }
-        let started = Instant::now();
         stats.n_encoded_items += batch.len() as u64;
         let patches = batch.iter().map(|pending| pending.job.media.plan.grid.n_patches() as u64);
         stats.n_encoded_patches += patches.sum::<u64>();
         stats.encode_batches.add(batch.len() as u64);
-        let arrivals: Vec<Instant> = batch.iter().map(|pending| pending.arrived).collect();
-        let mut supplied = Vec::new();
-        encode(runner, batch, &mut supplied);
-        let ended = Instant::now();
-        stats.encode_us += (ended - started).as_micros() as u64;
-        let waits = arrivals.into_iter().map(|arrived| (ended - arrived).as_micros() as u64);
-        waits.for_each(|wait_us| stats.encode_waits_us.add(wait_us));
-        Some(supplied)
+        self.begin(runner, batch);
+        self.hand_out(stats);
+        true
+    }
+
+    /// Rows that have come since the last time, for requests of this engine.
+    pub(crate) fn take_supplied(&mut self) -> Vec<Supplied> {
+        std::mem::take(&mut self.supplied)
+    }
+
+    /// Whether the tower works on something.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.encoding.is_empty()
+    }
+
+    /// Gives media to the tower together; when that fails, each alone, so that a bad one fails its
+    /// request only.
+    fn begin(&mut self, runner: &Runner, mut batch: Vec<Pending>) {
+        let since = Instant::now();
+        let outcome = guarded(|| {
+            let (media, mut places): (Vec<_>, Vec<_>) =
+                batch.iter_mut().map(|Pending { job, .. }| (&job.media, &mut job.rows)).unzip();
+            runner.encode(&media, &mut places)
+        });
+        match outcome {
+            Ok(done) => self.encoding.push_back(Encoding { batch, done, since }),
+            Err(error) if batch.len() == 1 => {
+                batch.into_iter().for_each(|pending| (pending.sink)(Err(error.clone())));
+            }
+            Err(_) => batch.into_iter().for_each(|pending| self.begin(runner, vec![pending])),
+        }
+    }
+
+    /// Tells the sinks of all media whose rows are there.
+    fn hand_out(&mut self, stats: &mut EngineStats) -> bool {
+        let mut has_ended = false;
+        while let Some(first) = self.encoding.pop_front() {
+            if first.done.as_ref().is_some_and(|done| !done.is_done()) {
+                self.encoding.push_front(first);
+                break;
+            }
+            has_ended = true;
+            first.end(stats, &mut self.supplied);
+        }
+        has_ended
     }
 
     fn take_batch(&mut self) -> Vec<Pending> {
@@ -108,6 +160,8 @@ impl Encoder {
 
     pub(crate) fn fail_all(&mut self, error: &Error) {
         while self.queue.pop().is_some() {}
+        let encoding = self.encoding.drain(..).flat_map(|encoding| encoding.batch);
+        encoding.for_each(|pending| (pending.sink)(Err(error.clone())));
         self.pending.drain().for_each(|(_, pending)| (pending.sink)(Err(error.clone())));
     }
 
@@ -116,30 +170,18 @@ impl Encoder {
     }
 }
 
-/// Encodes media together; when that fails, each alone, so that a bad one fails its request only.
-fn encode(runner: &Runner, mut batch: Vec<Pending>, supplied: &mut Vec<Supplied>) {
-    let outcome = guarded(|| {
-        let (media, mut places): (Vec<_>, Vec<_>) = batch
-            .iter_mut()
-            .map(|Pending { job, .. }| (&job.media, &mut job.rows))
-            .unzip();
-        runner.encode(&media, &mut places)
-    });
-    match outcome {
-        Ok(()) => {
-            for Pending { job, sink, .. } in batch {
-                let (id, item_idx, rows) = (job.id, job.item_idx, Arc::new(job.rows));
-                if job.used == Used::Here {
-                    supplied.push(Supplied { id, item_idx, rows: Arc::clone(&rows) });
-                }
-                sink(Ok(rows));
+impl Encoding {
+    /// The rows are there.
+    fn end(self, stats: &mut EngineStats, supplied: &mut Vec<Supplied>) {
+        let ended = Instant::now();
+        stats.encode_us += (ended - self.since).as_micros() as u64;
+        for Pending { job, sink, arrived } in self.batch {
+            stats.encode_waits_us.add((ended - arrived).as_micros() as u64);
+            let (id, item_idx, rows) = (job.id, job.item_idx, Arc::new(job.rows));
+            if job.used == Used::Here {
+                supplied.push(Supplied { id, item_idx, rows: Arc::clone(&rows) });
             }
-        }
-        Err(error) if batch.len() == 1 => {
-            batch.into_iter().for_each(|pending| (pending.sink)(Err(error.clone())));
-        }
-        Err(_) => {
-            batch.into_iter().for_each(|pending| encode(runner, vec![pending], supplied));
+            sink(Ok(rows));
         }
     }
 }

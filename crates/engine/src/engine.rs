@@ -6,10 +6,15 @@ use crate::core::Core;
 use crate::mailbox::Mailbox;
 use crate::request::{EncodeJob, EncodeSink, ImportRequest, SeqRequest, SeqSink};
 use crate::stats::EngineStats;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tensor::{KvPool, Slab, SlabRange};
-use types::{Error, RequestId, Result};
+use types::{Error, ErrorKind, RequestId, Result};
+
+/// Longest time that it may take to become ready.
+const WARM_UP_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// A running engine; clones are handles to the same one. Dropping the last stops and joins its
 /// thread.
@@ -51,6 +56,18 @@ pub fn start(backend: Backend, cfg: EngineConfig) -> Result<Engine> {
 }
 
 impl Engine {
+    /// Makes ready what would otherwise be made at the first step that needs it (recorded steps),
+    /// and waits for it. Errors: the device fails, or has no memory left.
+    pub fn warm_up(&self) -> Result<()> {
+        let (sender, ready) = sync_channel(1);
+        let sink = move |outcome| drop(sender.send(outcome));
+        self.0.shared.mailbox.post(Command::WarmUp(Box::new(sink)))?;
+        let outcome = ready.recv_timeout(WARM_UP_TIME_MAX);
+        outcome.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Unavailable, "the engine does not become ready"))
+        })
+    }
+
     /// Queues a medium for the tower. Errors: `Overloaded` when the queue is full, `Unavailable`
     /// when the engine has stopped; everything else is told to the sink.
     pub fn encode(&self, job: EncodeJob, sink: EncodeSink) -> Result<()> {

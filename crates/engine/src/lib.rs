@@ -11,15 +11,15 @@ mod core;
 mod doublings;
 mod encoder;
 mod engine;
-mod kv;
 mod live;
 mod mailbox;
 mod mock;
 mod request;
 mod runner;
 mod stats;
+mod steps;
 
-pub use config::{Backend, EngineConfig};
+pub use config::{Backend, EngineConfig, usual_graph_batch_sizes};
 pub use doublings::Doublings;
 pub use engine::{Engine, start};
 pub use mock::{MockCost, MockModel, MockScript};

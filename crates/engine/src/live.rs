@@ -67,6 +67,7 @@ pub(crate) fn new_request(request: SeqRequest, eos: &[TokenId]) -> NewRequest {
         prompt: request.prompt,
         block_root: request.block_root,
         stop: stop_rule(&request.sampling, eos),
+        needs_tokens: has_penalties(&request.sampling),
         n_choices: request.sampling.n,
         first_choice: request.first_choice,
         n_answered: request.n_answered,
@@ -84,6 +85,7 @@ pub(crate) fn new_import(request: ImportRequest, eos: &[TokenId]) -> NewImport {
             prompt: request.prompt,
             block_root: request.block_root,
             stop: stop_rule(&request.sampling, eos),
+            needs_tokens: has_penalties(&request.sampling),
             n_choices: request.sampling.n,
             first_choice: request.first_choice,
             n_answered: request.n_answered,
@@ -91,6 +93,13 @@ pub(crate) fn new_import(request: ImportRequest, eos: &[TokenId]) -> NewImport {
             priority: request.priority,
         },
     }
+}
+
+/// Whether tokens change the odds of those behind them other than through the model.
+fn has_penalties(sampling: &SamplingParams) -> bool {
+    sampling.repetition_penalty != 1.0
+        || sampling.presence_penalty != 0.0
+        || sampling.frequency_penalty != 0.0
 }
 
 fn stop_rule(sampling: &SamplingParams, eos: &[TokenId]) -> StopRule {

@@ -6,6 +6,7 @@
 use crate::command::Command;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use types::{Error, ErrorKind, Result};
 
 /// Most commands waiting before new work is refused.
@@ -18,6 +19,8 @@ const LEN_MAX: usize = 65_536;
 pub(crate) enum Wait {
     /// Not at all: there is other work.
     No,
+    /// So long: something else may end.
+    AtMost(Duration),
     /// Until there is one.
     Forever,
 }
@@ -61,6 +64,11 @@ impl Mailbox {
         while state.commands.is_empty() && !state.is_closed {
             state = match wait {
                 Wait::No => break,
+                Wait::AtMost(time) => {
+                    let waited = self.filled.wait_timeout(state, time);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    break;
+                }
                 Wait::Forever => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }

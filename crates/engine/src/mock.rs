@@ -3,13 +3,14 @@
 //! Each KV slot gets a stamp of its token and place, and each step checks the stamps of all that it
 //! would read: a block that was lost, moved wrongly or overwritten fails the request.
 
-use crate::kv::{block_address, copy_blocks};
-use crate::runner::StepWork;
+use crate::runner::{StepWork, known};
 use models::{ModelSpec, PreparedMedia};
 use scheduler::SeqStep;
+use std::num::NonZeroUsize;
 use std::time::Duration;
+use tensor::ops::copy_blocks;
 use tensor::ops::sample::Draw;
-use tensor::{KvPool, SlabRange};
+use tensor::{Device, KvPool, SlabRange};
 use types::output::{Logprob, OutputToken};
 use types::{Error, Result, TokenId};
 
@@ -51,12 +52,16 @@ pub struct MockCost {
 /// A pretended model at work.
 pub(crate) struct MockRunner {
     mock: MockModel,
+    device: Device,
     kv: KvPool,
+    /// The tokens of the step before.
+    sampled: Vec<TokenId>,
 }
 
 impl MockRunner {
     pub(crate) fn new(mock: MockModel, kv: KvPool) -> Self {
-        Self { mock, kv }
+        let device = Device::cpu(NonZeroUsize::MIN);
+        Self { mock, device, kv, sampled: Vec::new() }
     }
 
     /// Zeros, after the time that the patches cost.
@@ -72,7 +77,8 @@ impl MockRunner {
     }
 
     pub(crate) fn step(&mut self, work: &StepWork<'_>) -> Result<Vec<Result<OutputToken>>> {
-        copy_blocks(&mut self.kv, &work.batch.copies);
+        let copies: Vec<_> = work.batch.copies.iter().map(|copy| (copy.from, copy.to)).collect();
+        copy_blocks(&self.device, &mut self.kv, &copies)?;
         let mut intact = Vec::with_capacity(work.batch.seqs.len());
         for step in &work.batch.seqs {
             let seq = work.scheduler.sequence(step.rank);
@@ -83,7 +89,9 @@ impl MockRunner {
         pause(self.cost(work));
         let draws = work.draws()?.into_iter();
         let tokens = draws.map(|(idx, draw)| intact[idx].clone().map(|()| self.answer(&draw)));
-        Ok(tokens.collect())
+        let tokens: Vec<_> = tokens.collect();
+        self.sampled = known(&tokens);
+        Ok(tokens)
     }
 
     fn cost(&self, work: &StepWork<'_>) -> Duration {
@@ -134,10 +142,13 @@ impl MockRunner {
     }
 
     fn write(&mut self, step: &SeqStep) {
+        let carried = step.carried.and_then(|sample| self.sampled.get(sample as usize)).copied();
         for (pos, token) in (step.start_pos..).zip(&step.tokens) {
+            // Only a row that stands alone has a token of the step before.
+            let token = carried.unwrap_or(*token);
             if let Some(slot) = self.slot(step, pos) {
                 // SAFETY: the slot lies in a block that this sequence alone may write.
-                unsafe { slot.write(stamp(*token, pos)) };
+                unsafe { slot.write(stamp(token, pos)) };
             }
         }
     }
@@ -157,6 +168,14 @@ impl MockRunner {
 /// A number that says which token is where; never zero, as memory is at first.
 fn stamp(token: TokenId, pos: usize) -> u64 {
     (u64::from(token) << 32 | pos as u64) ^ 0x9E37_79B9_7F4A_7C15
+}
+
+/// Address of the first byte of a block.
+fn block_address(kv: &KvPool, block: u32) -> *mut u8 {
+    let block = block as usize;
+    assert!(block < kv.n_blocks, "block {block} is outside the pool of {}", kv.n_blocks);
+    // SAFETY: the block lies inside the arena, as just checked.
+    unsafe { kv.arena.base().add(block * kv.layout.block_bytes()) }
 }
 
 fn pause(time: Duration) {

@@ -2,7 +2,7 @@
 
 use crate::model::ModelSpec;
 use std::ops::Range;
-use tensor::ops::{Pack, Packed, PagedParts, PagedRows, SeqRows, pack};
+use tensor::ops::{Pack, Packed, PagedParts, PagedRows, Room, SeqRows, pack};
 use tensor::{Device, SlabRange, Tensor};
 use types::{Error, Result, TokenId};
 
@@ -57,7 +57,7 @@ pub struct WantedRows {
 }
 
 /// A step on its way to a device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StepParts {
     tokens: pack::Part,
     positions: pack::Part,
@@ -100,6 +100,28 @@ impl StepParts {
         });
         let n_wanted = wanted.len();
         Ok(Self { tokens, positions, rows, wanted: wanted_parts, n_rows, n_wanted })
+    }
+
+    /// Packs the numbers of a step of single rows, all of whose logits are wanted, in the place of
+    /// as many as there is room for: so a recorded step finds them where it looks. The last to be
+    /// added to a pack. The rows beyond stand in for nothing, and have logits of anything.
+    ///
+    /// Errors: rows that do not match, or do not fit into the room.
+    pub fn pack_in(pack: &mut Pack, input: &StepInput<'_>, room: Room) -> Result<Self> {
+        let n_rows = input.tokens.len();
+        let counts = [input.positions.len(), input.seqs.len(), input.logit_rows.len()];
+        if counts != [n_rows; 3] || n_rows > room.n_seqs || !input.embeddings.is_empty() {
+            return Err(Error::internal("a step does not fit into its recorded form"));
+        }
+        let positions = input.positions.iter().copied().flatten();
+        Ok(Self {
+            tokens: pack.add_padded(input.tokens.iter().copied(), room.n_seqs, 0),
+            positions: pack.add_padded(positions, room.n_seqs * 3, 0),
+            rows: PagedRows::pack_in(pack, input.seqs, room)?,
+            wanted: None,
+            n_rows: room.n_seqs,
+            n_wanted: room.n_seqs,
+        })
     }
 
     /// The step, once its pack is on the device.

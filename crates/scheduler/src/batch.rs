@@ -51,6 +51,9 @@ pub struct SeqStep {
     pub start_pos: usize,
     /// The tokens of the rows; never empty.
     pub tokens: Vec<TokenId>,
+    /// The last of them is not known yet, and 0 stands in for it: it is this sample of the step
+    /// before.
+    pub carried: Option<u32>,
     /// The sequence's blocks, enough for all rows.
     pub block_table: Vec<u32>,
 }

@@ -210,6 +210,11 @@ impl BlockPool {
         }
     }
 
+    /// The last step that is over.
+    pub(crate) fn finished_step(&self) -> u64 {
+        self.finished_step
+    }
+
     /// Whether the only owner may write into the block.
     pub(crate) fn is_writable(&self, idx: u32) -> bool {
         let block = &self.blocks[idx as usize];

@@ -9,7 +9,8 @@ use types::output::{FinishReason, OutputToken};
 
 impl Scheduler {
     /// The step is over; `samples` are its tokens, in the order of `batch.seqs` and, within one, of
-    /// the choices. Sequences aborted in between are skipped.
+    /// the choices. Sequences that have ended in between are skipped: what was computed for them is
+    /// surplus.
     pub fn finish(&mut self, batch: &Batch, samples: Vec<OutputToken>) {
         debug_assert_eq!(batch.n_samples(), samples.len());
         self.pool.finish(batch.step);
@@ -29,13 +30,12 @@ impl Scheduler {
         }
         self.share_full_blocks(rank);
         let Some(request) = self.requests.get_mut(&step.request) else { return };
-        if request.forked {
-            if let Some(sample) = samples.into_iter().next() {
-                self.append(rank, sample);
-            }
-        } else if !samples.is_empty() {
-            request.forked = true;
+        let is_first = !request.forked && !samples.is_empty();
+        request.forked |= is_first;
+        if is_first && (request.n_choices > 1 || request.until == Until::FirstToken) {
             self.fork(rank, samples);
+        } else if let Some(sample) = samples.into_iter().next() {
+            self.append(rank, sample);
         }
     }
 
@@ -60,7 +60,7 @@ impl Scheduler {
         seq.n_shared = n_full;
     }
 
-    /// The prompt is computed: every choice gets its first token, and those that go on get a
+    /// The prompt is computed, and does not simply go on: every choice gets its first token, and those that go on get a
     /// sequence, or the prompt is exported for them.
     fn fork(&mut self, rank: Rank, samples: Vec<OutputToken>) {
         let Some(trunk) = self.seqs.get(&rank).cloned() else { return };
@@ -120,9 +120,9 @@ impl Scheduler {
 
     fn append(&mut self, rank: Rank, sample: OutputToken) {
         let Some(seq) = self.seqs.get_mut(&rank) else { return };
-        seq.tokens.push(sample.token);
+        seq.learn(sample.token);
         let (id, choice) = (seq.request, rank.choice);
-        let reason = self.finish_reason(&self.seqs[&rank], &self.seqs[&rank].tokens);
+        let reason = self.finish_reason(&self.seqs[&rank], self.seqs[&rank].known());
         self.emit(id, EventKind::Tokens { choice, tokens: vec![sample] });
         if let Some(reason) = reason {
             self.emit(id, EventKind::Finished { choice, reason });

@@ -2,6 +2,7 @@
 
 use crate::blocks::{Block, BlockCounts, BlockState};
 use crate::scheduler::Scheduler;
+use crate::sequence::Sequence;
 
 impl Scheduler {
     /// Counts everything again and compares. Errors: a sentence on the first thing that is wrong.
@@ -64,7 +65,8 @@ impl Scheduler {
             expect(noted, || format!("{rank:?} waits with blocks: {holds}"))?;
             let n_needed = self.cfg.blocks_for(seq.n_computed);
             expect(seq.blocks.len() >= n_needed, || format!("{rank:?} lacks blocks"))?;
-            expect(seq.n_computed <= seq.tokens.len(), || format!("{rank:?} ran ahead"))?;
+            let is_in_order = progress_is_in_order(seq, self.n_in_flight() > 0);
+            expect(is_in_order, || format!("{rank:?} ran ahead: {seq:?}"))?;
         }
         let n_listed: usize = self.requests.values().map(|request| request.live.len()).sum();
         expect(n_listed == self.seqs.len(), || format!("{n_listed} sequences are listed"))?;
@@ -73,6 +75,15 @@ impl Scheduler {
         let max = self.cfg.max_batch_size;
         expect(self.running.len() <= max, || format!("more than {max} sequences run"))
     }
+}
+
+fn progress_is_in_order(seq: &Sequence, is_in_flight: bool) -> bool {
+    let is_caught_up = seq.n_computed == seq.n_launched && seq.n_unknown == 0;
+    seq.n_computed <= seq.n_launched
+        && seq.n_launched <= seq.tokens.len()
+        && seq.n_computed <= seq.known().len()
+        && (is_in_flight || is_caught_up)
+        && (seq.running || is_caught_up)
 }
 
 fn count_of(counts: &mut BlockCounts, state: BlockState) -> &mut usize {

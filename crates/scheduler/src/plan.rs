@@ -6,6 +6,9 @@ use crate::scheduler::Scheduler;
 use crate::sequence::{Rank, Sequence};
 use std::collections::BTreeMap;
 
+/// Most steps under way: while one runs, the next is planned.
+const IN_FLIGHT_MAX: u64 = 2;
+
 /// A step in the making.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -39,8 +42,14 @@ impl Plan {
 impl Scheduler {
     /// The next step, or nothing when no sequence can go on now.
     ///
-    /// The caller runs it and calls [`Self::finish`] or [`Self::fail`] before it asks again.
+    /// The caller runs it and calls [`Self::finish`] or [`Self::fail`]. It may ask again once before
+    /// it does: the next step then assumes that every sequence in the one under way goes on, with
+    /// tokens that nobody knows yet. Steps run and finish in order.
     pub fn next_batch(&mut self) -> Option<Batch> {
+        if !self.may_launch() {
+            return None;
+        }
+        self.is_short = false;
         self.admit_imports();
         let mut plan = Plan::new(self.cfg.max_num_tokens);
         for single_rows in [true, false] {
@@ -50,6 +59,25 @@ impl Scheduler {
             self.plan_waiting(&mut plan);
         }
         self.launch(plan)
+    }
+
+    /// Whether a step may be planned beside those under way. Not if somebody must lose its blocks,
+    /// which a step under way may name, or needs tokens that are not known.
+    fn may_launch(&self) -> bool {
+        let needs_tokens = |rank: &Rank| {
+            let seq = &self.seqs[rank];
+            seq.n_unknown > 0 && self.requests.get(&seq.request).is_some_and(|r| r.needs_tokens)
+        };
+        match self.n_in_flight() {
+            0 => true,
+            n if n >= IN_FLIGHT_MAX => false,
+            _ => !self.is_short && !self.running.iter().any(needs_tokens),
+        }
+    }
+
+    /// Steps that were launched and have not finished.
+    pub(crate) fn n_in_flight(&self) -> u64 {
+        self.launched_step - self.pool.finished_step()
     }
 
     /// Plans the running sequences that have one row left to compute, or those that have more.
@@ -100,8 +128,8 @@ impl Scheduler {
     /// them: a step of a few rows takes nearly as long as one of many, and the rows wait behind it.
     pub(crate) fn n_rows_ready(&self, rank: Rank) -> usize {
         let Some(seq) = self.seqs.get(&rank) else { return 0 };
-        let rows_end = self.requests.get(&seq.request).map_or(0, |r| r.rows_end(seq.n_computed));
-        let n_ready = rows_end.min(seq.tokens.len()).saturating_sub(seq.n_computed);
+        let rows_end = self.requests.get(&seq.request).map_or(0, |r| r.rows_end(seq.n_launched));
+        let n_ready = rows_end.min(seq.tokens.len()).saturating_sub(seq.n_launched);
         if rows_end != usize::MAX && n_ready < self.cfg.min_piece_tokens { 0 } else { n_ready }
     }
 
@@ -143,7 +171,7 @@ impl Scheduler {
         }
         self.unshare_tail(rank, plan);
         let Some(seq) = self.seqs.get_mut(&rank) else { return false };
-        let n_blocks = self.cfg.blocks_for(seq.n_computed + n_rows);
+        let n_blocks = self.cfg.blocks_for(seq.n_launched + n_rows);
         while seq.blocks.len() < n_blocks {
             let Some(block) = self.pool.alloc() else { return false };
             seq.blocks.push(block);
@@ -153,13 +181,13 @@ impl Scheduler {
 
     fn n_blocks_needed(&self, rank: Rank, n_rows: usize) -> usize {
         let seq = &self.seqs[&rank];
-        let n_new = self.cfg.blocks_for(seq.n_computed + n_rows).saturating_sub(seq.blocks.len());
+        let n_new = self.cfg.blocks_for(seq.n_launched + n_rows).saturating_sub(seq.blocks.len());
         n_new + usize::from(self.shared_tail(seq).is_some())
     }
 
     /// Index in its table of the partly filled block that others read too.
     fn shared_tail(&self, seq: &Sequence) -> Option<usize> {
-        let idx = seq.n_computed / self.cfg.block_size;
+        let idx = seq.n_launched / self.cfg.block_size;
         let block = *seq.blocks.get(idx)?;
         (!self.pool.is_writable(block)).then_some(idx)
     }
@@ -178,27 +206,41 @@ impl Scheduler {
             return None;
         }
         self.launched_step += 1;
-        let steps = plan.order.iter();
-        let seqs = steps.filter_map(|(rank, n_rows)| self.launch_seq(*rank, *n_rows)).collect();
+        let mut seqs: Vec<SeqStep> = Vec::with_capacity(plan.order.len());
+        let mut n_samples = 0;
+        for (rank, n_rows) in plan.order {
+            let step = self.launch_seq((rank, n_rows), n_samples);
+            n_samples += step.as_ref().map_or(0, |step| step.n_samples);
+            seqs.extend(step);
+        }
         Some(Batch { step: self.launched_step, copies: plan.copies, seqs })
     }
 
-    fn launch_seq(&mut self, rank: Rank, n_rows: usize) -> Option<SeqStep> {
+    /// The rows of one sequence; its samples come behind `n_samples` others.
+    fn launch_seq(&mut self, (rank, n_rows): (Rank, usize), n_samples: u32) -> Option<SeqStep> {
         let seq = self.seqs.get_mut(&rank)?;
         let request = self.requests.get(&seq.request)?;
         seq.last_step = self.launched_step;
-        let end = seq.n_computed + n_rows;
-        let written = seq.n_computed / self.cfg.block_size..self.cfg.blocks_for(end);
+        let start_pos = seq.n_launched;
+        let end = start_pos + n_rows;
+        let written = start_pos / self.cfg.block_size..self.cfg.blocks_for(end);
         debug_assert!(seq.blocks[written].iter().all(|block| self.pool.is_writable(*block)));
         let n_choices = if request.forked { 1 } else { request.n_choices };
-        Some(SeqStep {
+        let is_last = end == seq.tokens.len();
+        let step = SeqStep {
             rank,
             request: seq.request,
             first_choice: rank.choice,
-            n_samples: if end == seq.tokens.len() { n_choices } else { 0 },
-            start_pos: seq.n_computed,
-            tokens: seq.tokens[seq.n_computed..end].to_vec(),
+            n_samples: if is_last { n_choices } else { 0 },
+            start_pos,
+            tokens: seq.tokens[start_pos..end].to_vec(),
+            carried: (seq.n_unknown > 0).then_some(seq.last_sample),
             block_table: seq.blocks.clone(),
-        })
+        };
+        seq.n_launched = end;
+        if is_last && request.goes_on(end + 1, self.cfg.seq_len_max()) {
+            seq.expect(n_samples);
+        }
+        Some(step)
     }
 }

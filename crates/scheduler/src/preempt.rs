@@ -15,7 +15,7 @@ use crate::sequence::Rank;
 impl Scheduler {
     /// The sequence that should yield its blocks to `rank`: the last of those that are behind it or
     /// wait for rows, and are not in the plan.
-    pub(crate) fn victim(&self, rank: Rank, plan: &Plan) -> Option<Rank> {
+    pub(crate) fn victim(&mut self, rank: Rank, plan: &Plan) -> Option<Rank> {
         if !self.can_finish(rank) {
             return None;
         }
@@ -26,27 +26,39 @@ impl Scheduler {
                 && !self.seqs[other].blocks.is_empty()
         };
         let running = self.running.iter().rev().find(|other| yields(other)).copied();
-        running.max(self.waiting_victim(rank))
+        self.if_it_may_yield(running.max(self.waiting_victim(rank)))
     }
 
     /// The sequence that should yield to the admission of `rank`: nothing that can itself run.
-    pub(crate) fn admission_victim(&self, rank: Rank, plan: &Plan) -> Option<Rank> {
+    pub(crate) fn admission_victim(&mut self, rank: Rank, plan: &Plan) -> Option<Rank> {
         if !self.can_finish(rank) {
             return None;
         }
-        self.stuck_running(plan).max(self.waiting_victim(rank))
+        self.if_it_may_yield(self.stuck_running(plan).max(self.waiting_victim(rank)))
     }
 
     /// The running sequence that should yield its place to the admission of `rank`.
-    pub(crate) fn slot_victim(&self, rank: Rank, plan: &Plan) -> Option<Rank> {
-        if self.can_finish(rank) { self.stuck_running(plan) } else { None }
+    pub(crate) fn slot_victim(&mut self, rank: Rank, plan: &Plan) -> Option<Rank> {
+        let stuck = if self.can_finish(rank) { self.stuck_running(plan) } else { None };
+        self.if_it_may_yield(stuck)
+    }
+
+    /// A running sequence yields only while no step is under way: that step may name its blocks,
+    /// so that taking them would gain nothing yet, and sample a token for it.
+    fn if_it_may_yield(&mut self, victim: Option<Rank>) -> Option<Rank> {
+        let rank = victim?;
+        if self.n_in_flight() > 0 && self.running.contains(&rank) {
+            self.is_short = true;
+            return None;
+        }
+        Some(rank)
     }
 
     /// Whether a sequence has all the rows it needs.
     pub(crate) fn can_finish(&self, rank: Rank) -> bool {
         let seq = &self.seqs[&rank];
         let request = self.requests.get(&seq.request);
-        request.is_some_and(|request| request.rows_end(seq.n_computed) == usize::MAX)
+        request.is_some_and(|request| request.rows_end(seq.n_launched) == usize::MAX)
     }
 
     /// The last running sequence that waits for rows and has no part in the plan.

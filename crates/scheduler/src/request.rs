@@ -33,8 +33,12 @@ impl StopRule {
         if n_answer > self.min_tokens as usize && self.end_ids.contains(&token) {
             return Some(FinishReason::Stop);
         }
-        let full = self.max_tokens.is_some_and(|max| n_answer >= max as usize);
-        full.then_some(FinishReason::Length)
+        self.is_full(n_answer).then_some(FinishReason::Length)
+    }
+
+    /// Whether an answer may not be longer than `n_answer` tokens.
+    fn is_full(&self, n_answer: usize) -> bool {
+        self.max_tokens.is_some_and(|max| n_answer >= max as usize)
     }
 }
 
@@ -59,6 +63,9 @@ pub struct NewRequest {
     pub until: Until,
     /// Higher goes first; equal ones go in order of arrival.
     pub priority: i32,
+    /// Its tokens decide how the next one is chosen, so no step of it is planned before they are
+    /// known.
+    pub needs_tokens: bool,
 }
 
 /// A request whose prompt another engine has computed.
@@ -91,6 +98,7 @@ pub(crate) struct Request {
     /// Length of the prompt without what is already answer.
     pub(crate) question_len: usize,
     pub(crate) until: Until,
+    pub(crate) needs_tokens: bool,
     pub(crate) origin: Origin,
     /// Per item: its rows are at hand.
     pub(crate) supplied: Vec<bool>,
@@ -118,6 +126,7 @@ impl Request {
             n_choices: request.n_choices,
             question_len: request.prompt.tokens.len() - request.n_answered,
             until: request.until,
+            needs_tokens: request.needs_tokens,
             origin,
             forked: origin == Origin::Imported,
             stopped: Vec::new(),
@@ -147,6 +156,13 @@ impl Request {
         let new: Vec<usize> = (0..self.items.len()).filter(is_new).collect();
         new.iter().for_each(|idx| self.asked[*idx] = true);
         new
+    }
+
+    /// Whether a choice may go on with a next token before that is known: unless it will be the last
+    /// at any rate, or becomes several sequences, or goes elsewhere. `n_tokens` counts it.
+    pub(crate) fn goes_on(&self, n_tokens: usize, seq_len_max: usize) -> bool {
+        let is_alone = self.forked || (self.n_choices == 1 && self.until == Until::End);
+        is_alone && !self.stop.is_full(n_tokens - self.question_len) && n_tokens < seq_len_max
     }
 
     /// Why a choice whose tokens are `tokens` ends now, if it does.

@@ -34,6 +34,8 @@ pub struct Scheduler {
     pub(crate) exports: HashMap<RequestId, Vec<u32>>,
     pub(crate) events: Vec<Event>,
     pub(crate) launched_step: u64,
+    /// Somebody must yield as soon as no step is under way.
+    pub(crate) is_short: bool,
     n_arrived: u64,
     pub(crate) n_preempted: u64,
     pub(crate) prefix_hit_tokens: u64,
@@ -56,6 +58,7 @@ impl Scheduler {
             exports: HashMap::new(),
             events: Vec::new(),
             launched_step: 0,
+            is_short: false,
             n_arrived: 0,
             n_preempted: 0,
             prefix_hit_tokens: 0,
@@ -109,7 +112,8 @@ impl Scheduler {
         self.abandon_transfers(id);
     }
 
-    /// Fails every request that takes part in a step: the device could not run it.
+    /// Fails every request that takes part in a step: the device could not run it. A later step that
+    /// is under way goes on for all others.
     pub fn fail(&mut self, batch: &crate::Batch, error: &Error) {
         self.pool.finish(batch.step);
         for seq in &batch.seqs {
@@ -187,6 +191,7 @@ impl Scheduler {
                 seq.blocks.push(block);
                 seq.n_shared = seq.blocks.len();
                 seq.n_computed = seq.n_shared * self.cfg.block_size;
+                seq.n_launched = seq.n_computed;
             }
             self.waiting.set_holder(rank, true);
         }
@@ -243,7 +248,7 @@ impl Scheduler {
         for block in std::mem::take(&mut seq.blocks).into_iter().rev() {
             self.pool.disown(block, seq.last_step);
         }
-        seq.n_computed = 0;
+        (seq.n_computed, seq.n_launched) = (0, 0);
         seq.n_shared = 0;
     }
 }

@@ -18,10 +18,16 @@ pub struct Rank {
 #[derive(Debug, Clone)]
 pub struct Sequence {
     pub(crate) request: RequestId,
-    /// Prompt and answer.
+    /// Prompt and answer, and at the end those that launched steps will sample.
     pub(crate) tokens: Vec<TokenId>,
+    /// How many at the end are not known yet; zeros stand in for them.
+    pub(crate) n_unknown: usize,
     /// Leading tokens whose KV is in `blocks`.
     pub(crate) n_computed: usize,
+    /// Leading tokens whose KV is in `blocks` once all launched steps have finished.
+    pub(crate) n_launched: usize,
+    /// Which sample of the last step that named it is its last token.
+    pub(crate) last_sample: u32,
     pub(crate) blocks: Vec<u32>,
     /// Keys of leading full blocks, as far as they were needed.
     pub(crate) keys: Vec<BlockKey>,
@@ -38,7 +44,10 @@ impl Sequence {
         Self {
             request,
             tokens,
+            n_unknown: 0,
             n_computed: 0,
+            n_launched: 0,
+            last_sample: 0,
             blocks: Vec::new(),
             keys: Vec::new(),
             n_shared: 0,
@@ -47,13 +56,36 @@ impl Sequence {
         }
     }
 
-    /// Prompt and answer so far.
+    /// Prompt and answer, up to the token that the last launched step samples; zeros stand in for
+    /// those that are not known yet.
     pub fn tokens(&self) -> &[TokenId] {
         &self.tokens
     }
 
-    /// Tokens whose KV is not computed yet.
+    /// The tokens that are known.
+    pub(crate) fn known(&self) -> &[TokenId] {
+        &self.tokens[..self.tokens.len() - self.n_unknown]
+    }
+
+    /// Tokens whose KV no step computes yet.
     pub(crate) fn n_left(&self) -> usize {
-        self.tokens.len() - self.n_computed
+        self.tokens.len() - self.n_launched
+    }
+
+    /// The next token has become known.
+    pub(crate) fn learn(&mut self, token: TokenId) {
+        let idx = self.tokens.len() - self.n_unknown;
+        match self.tokens.get_mut(idx) {
+            Some(place) => *place = token,
+            None => return self.tokens.push(token),
+        }
+        self.n_unknown -= 1;
+    }
+
+    /// The launched step will sample a token with which the sequence goes on.
+    pub(crate) fn expect(&mut self, sample: u32) {
+        self.tokens.push(0);
+        self.n_unknown += 1;
+        self.last_sample = sample;
     }
 }

@@ -162,6 +162,7 @@ impl Scheduler {
         let n_blocks = self.cfg.blocks_for(trunk.tokens.len());
         trunk.blocks.extend((n_cached..n_blocks).map_while(|_| self.pool.alloc()));
         trunk.n_computed = trunk.tokens.len();
+        trunk.n_launched = trunk.n_computed;
         trunk.running = true;
         (trunk, n_cached)
     }

@@ -58,6 +58,7 @@ impl Bench {
             n_answered: 0,
             until: Until::End,
             priority: 0,
+            needs_tokens: false,
         };
         change(&mut request);
         request

@@ -107,8 +107,8 @@ fn say(
     let kv_bytes = n_pools * n_blocks * block_bytes(&config.engine, &description.spec, kv.dtype());
     let each = if n_pools > 1 { format!(" in each of {n_pools} pools") } else { String::new() };
     tracing::info!(
-        "memory of GPU {}: weights {} (read in {:.1} s), working memory {} (tried out in {:.1} s), \
-         embedding rows {}, KV cache {} ({n_blocks} blocks of {block_size} tokens, {} tokens{each})",
+        "memory of GPU {}: weights {} (read in {:.1} s), working memory {} (tried in {:.1} s), \
+         embedding rows {}, KV cache {} ({n_blocks} blocks of {block_size}, {} tokens{each})",
         cuda.options().ordinal,
         shown(taken.weights),
         loading.as_secs_f64(),

@@ -3,7 +3,7 @@
 use crate::worst_case::StepLimits;
 use config::EngineArgs;
 use config::worker::WorkerConfig;
-use engine::{EngineConfig, SchedulerConfig};
+use engine::{EngineConfig, SchedulerConfig, usual_graph_batch_sizes};
 use models::ModelSpec;
 use tensor::{DType, KvLayout};
 use types::{Error, ErrorKind, Result};
@@ -85,7 +85,19 @@ pub(crate) fn engine_config(
         embedding_bytes: config.embedding_cache_bytes,
         eos_token_ids: spec.eos_token_ids.clone(),
         kv_dtype: kv.dtype(),
+        graph_batch_sizes: graph_batch_sizes(args),
+        tower: None,
+        overlap: kv != KvRoom::Host && !args.disable_overlap_scheduler,
     })
+}
+
+fn graph_batch_sizes(args: &EngineArgs) -> Vec<usize> {
+    let graphs = &args.cuda_graphs;
+    match &graphs.batch_sizes {
+        _ if !graphs.enabled => Vec::new(),
+        Some(sizes) => sizes.clone(),
+        None => usual_graph_batch_sizes(args.max_batch_size),
+    }
 }
 
 fn n_blocks(args: &EngineArgs, spec: &ModelSpec, kv: KvRoom) -> Result<usize> {

@@ -140,6 +140,9 @@ fn sizes(fixture: &Fixture, n_blocks: usize) -> EngineConfig {
         embedding_bytes: if n_blocks == TIGHT { scarce_bytes(fixture) } else { 1 << 20 },
         eos_token_ids: fixture.description.spec.eos_token_ids.clone(),
         kv_dtype: DType::F32,
+        graph_batch_sizes: Vec::new(),
+        tower: None,
+        overlap: false,
     }
 }
 

@@ -91,11 +91,7 @@ fn run_paged(
     Ok(Timed { error, seconds: seconds(device, n_layers, |layer| attend(layer).map(drop))? })
 }
 
-fn run_packed(
-    device: &Device,
-    (width, n_heads): (usize, usize),
-    n_rows: usize,
-) -> Result<Timed> {
+fn run_packed(device: &Device, (width, n_heads): (usize, usize), n_rows: usize) -> Result<Timed> {
     let values = random_bf16(n_rows * 3 * width, 13);
     let qkv = uploaded(device, &values, (n_rows, 1), 3 * width)?;
     let segments = Segments::new(device, &[n_rows])?;
@@ -177,9 +173,7 @@ fn error(
             let part = |row: usize, first: usize| {
                 &row_of(row)[(first + kv_head) * heads.dim..][..heads.dim]
             };
-            let keys = (0..n_keys).map(|key| {
-                (part(key, heads.n), part(key, heads.n + heads.n_kv))
-            });
+            let keys = (0..n_keys).map(|key| (part(key, heads.n), part(key, heads.n + heads.n_kv)));
             attended(query, keys)
         };
         let checked_heads = sampled(2, heads.n).into_iter();
@@ -191,10 +185,7 @@ fn error(
 }
 
 /// Softmax of scaled scores times values, in f64.
-fn attended<'a>(
-    query: &[bf16],
-    keys: impl Iterator<Item = (&'a [bf16], &'a [bf16])>,
-) -> Vec<f64> {
+fn attended<'a>(query: &[bf16], keys: impl Iterator<Item = (&'a [bf16], &'a [bf16])>) -> Vec<f64> {
     let scale = (query.len() as f64).sqrt();
     let score = |key: &[bf16]| -> f64 {
         let products = query.iter().zip(key).map(|(q, k)| q.to_f64() * k.to_f64());

@@ -39,7 +39,9 @@ pub(crate) fn close_enough(name: &str, distance: f64, dtype: DType) -> Result<()
     if distance <= most {
         return Ok(());
     }
-    Err(Error::internal(format!("{name} is wrong: its distance is {distance:.1e}, over {most:.0e}")))
+    Err(Error::internal(format!(
+        "{name} is wrong: its distance is {distance:.1e}, over {most:.0e}"
+    )))
 }
 
 /// Up to `n` of `0..of`, the first and the last among them.

@@ -119,7 +119,10 @@ fn error(
             gate / (1.0 + (-gate).exp()) * product(row, column + n_columns)
         }
     };
-    distance(sampled(CHECKED.0, n_rows).into_iter().flat_map(|row| {
-        columns.iter().map(move |&column| (row, column))
-    }).map(|(row, column)| (expected(row, column), found[row * n_columns + column])))
+    distance(
+        sampled(CHECKED.0, n_rows)
+            .into_iter()
+            .flat_map(|row| columns.iter().map(move |&column| (row, column)))
+            .map(|(row, column)| (expected(row, column), found[row * n_columns + column])),
+    )
 }

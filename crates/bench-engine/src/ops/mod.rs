@@ -52,7 +52,10 @@ pub(crate) fn run(args: &OpsArgs) -> Result<()> {
     }
     let ceilings = Ceilings::measure(&target.device)?;
     println!("{}\n", report::ceilings_text(&ceilings));
-    println!("{:<34} {:>10} {:>9} {:>9} {:>7}  error", "operation", "us", "GB/s", "TFLOP/s", "share");
+    println!(
+        "{:<34} {:>10} {:>9} {:>9} {:>7}  error",
+        "operation", "us", "GB/s", "TFLOP/s", "share"
+    );
     let mut progress = Progress::new(cases.len());
     let mut rows = Vec::with_capacity(cases.len());
     for case in &cases {

@@ -108,8 +108,7 @@ fn run_sampling(device: &Device, (n_rows, vocab): (usize, usize)) -> Result<Time
     if tokens.iter().zip(&best).any(|(&token, &best)| token as usize != best) {
         return Err(Error::internal("greedy sampling does not take the largest logit"));
     }
-    let seconds =
-        ceilings::seconds(device, || sampler.sample(device, &logits, &draws).map(drop))?;
+    let seconds = ceilings::seconds(device, || sampler.sample(device, &logits, &draws).map(drop))?;
     Ok(Timed { error: 0.0, seconds })
 }
 

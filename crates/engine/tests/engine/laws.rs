@@ -24,7 +24,7 @@ fn random(seed: u64, n: u32) -> SamplingParams {
 }
 
 /// Some requests that differ in everything, sharing beginnings and pictures.
-fn varied(model: &Arc<dyn Model>, n: u32) -> Vec<Ask> {
+pub(crate) fn varied(model: &Arc<dyn Model>, n: u32) -> Vec<Ask> {
     let one = |idx: u32| {
         let mut parts = vec![text(1, 5 + idx as usize % 4)];
         if !idx.is_multiple_of(3) {
@@ -58,8 +58,10 @@ fn a_chunk_may_end_at_every_token() {
         let whole = alone(&model, std::slice::from_ref(&ask));
         for chunk in 1..=ask.prompt.tokens.len() {
             let setup = Setup { max_num_tokens: chunk, max_batch_size: 1, ..Setup::default() };
-            let found = Rig::new(&model, setup).ask(&ask);
-            check_same(&[found], &whole, &format!("chunks of {chunk}"));
+            for setup in setup.both_ways() {
+                let found = Rig::new(&model, setup).ask(&ask);
+                check_same(&[found], &whole, &format!("chunks of {chunk}"));
+            }
         }
     }
 }
@@ -107,11 +109,13 @@ fn neighbours_and_reuse_change_nothing() {
         for (reuse_blocks, max_num_tokens) in [(true, 256), (false, 256), (true, 7), (false, 7)] {
             let max_batch_size = max_num_tokens.min(16);
             let setup = Setup { reuse_blocks, max_num_tokens, max_batch_size, ..Setup::default() };
-            let rig = Rig::new(&model, setup);
-            let what = format!("reuse {reuse_blocks}, {max_num_tokens} rows a step");
-            check_same(&rig.ask_all(&asks), &expected, &what);
-            check_same(&rig.ask_all(&asks), &expected, &format!("{what}, again"));
-            rig.wait_until_empty();
+            for setup in setup.both_ways() {
+                let rig = Rig::new(&model, setup);
+                let what = format!("reuse {reuse_blocks}, {max_num_tokens} rows a step");
+                check_same(&rig.ask_all(&asks), &expected, &what);
+                check_same(&rig.ask_all(&asks), &expected, &format!("{what}, again"));
+                rig.wait_until_empty();
+            }
         }
     }
 }
@@ -122,11 +126,14 @@ fn preemption_changes_nothing() {
         let asks = varied(&model, 12);
         let expected = alone(&model, &asks);
         for n_blocks in [8, 9, 12] {
-            let rig = Rig::new(&model, Setup { n_blocks, ..Setup::default() });
-            let found = rig.ask_all(&asks);
-            check_same(&found, &expected, &format!("{n_blocks} blocks"));
-            assert!(rig.engine.stats().scheduler.n_preempted > 0, "{n_blocks} blocks are enough");
-            rig.wait_until_empty();
+            for setup in (Setup { n_blocks, ..Setup::default() }).both_ways() {
+                let rig = Rig::new(&model, setup);
+                let found = rig.ask_all(&asks);
+                check_same(&found, &expected, &format!("{n_blocks} blocks"));
+                let n_preempted = rig.engine.stats().scheduler.n_preempted;
+                assert!(n_preempted > 0, "{n_blocks} blocks are enough");
+                rig.wait_until_empty();
+            }
         }
     }
 }
@@ -163,8 +170,10 @@ fn an_answer_goes_on_where_it_was_interrupted() {
         for n_answered in 1..expected.len() {
             let mut rest = Ask { n_answered, ..whole.clone() };
             rest.prompt.tokens.extend_from_slice(&expected[..n_answered]);
-            let found = Rig::new(&model, Setup::default()).ask(&rest).tokens(0);
-            assert_eq!(found, expected[n_answered..], "after {n_answered} tokens");
+            for setup in Setup::default().both_ways() {
+                let found = Rig::new(&model, setup).ask(&rest).tokens(0);
+                assert_eq!(found, expected[n_answered..], "after {n_answered} tokens");
+            }
         }
     }
 }

@@ -15,8 +15,10 @@ use types::{ErrorKind, RequestId};
 /// Longer than any test waits.
 const FOR_EVER: u32 = 3000;
 
-fn rig(setup: Setup) -> Rig {
-    Rig::new(&Toy::model(), Setup { n_blocks: 4096, ..setup })
+/// Engines with steps one after the other, and planned ahead.
+fn rigs(setup: Setup) -> [Rig; 2] {
+    let setup = Setup { n_blocks: 4096, ..setup };
+    setup.both_ways().map(|setup| Rig::new(&Toy::model(), setup))
 }
 
 fn show(model: &Arc<dyn Model>, max_tokens: u32) -> Ask {
@@ -79,71 +81,74 @@ fn abort_at(rig: &Rig, ask: &Ask, moment: Moment) -> Answer {
 
 #[test]
 fn an_abort_returns_everything() {
-    let rig = rig(Setup::default());
-    let moments = [
-        (Moment::AtOnce, Until::End, 1),
-        (Moment::Pinned, Until::End, 1),
-        (Moment::Encoding, Until::End, 1),
-        (Moment::Tokens(1), Until::End, 1),
-        (Moment::Tokens(7), Until::End, 1),
-        (Moment::Tokens(7), Until::End, 4),
-        (Moment::Exported, Until::FirstToken, 1),
-        (Moment::Exported, Until::FirstToken, 4),
-    ];
-    for (moment, until, n) in moments {
-        let mut ask = Ask { until, ..show(&rig.model, FOR_EVER) };
-        ask.sampling.n = n;
-        let answer = abort_at(&rig, &ask, moment);
-        assert!(answer.reasons.iter().all(Option::is_none), "{moment:?}: it ended by itself");
-        assert_eq!(answer.failed, None);
-        rig.wait_until_empty();
+    for rig in rigs(Setup::default()) {
+        let moments = [
+            (Moment::AtOnce, Until::End, 1),
+            (Moment::Pinned, Until::End, 1),
+            (Moment::Encoding, Until::End, 1),
+            (Moment::Tokens(1), Until::End, 1),
+            (Moment::Tokens(7), Until::End, 1),
+            (Moment::Tokens(7), Until::End, 4),
+            (Moment::Exported, Until::FirstToken, 1),
+            (Moment::Exported, Until::FirstToken, 4),
+        ];
+        for (moment, until, n) in moments {
+            let mut ask = Ask { until, ..show(&rig.model, FOR_EVER) };
+            ask.sampling.n = n;
+            let answer = abort_at(&rig, &ask, moment);
+            assert!(answer.reasons.iter().all(Option::is_none), "{moment:?}: it ended by itself");
+            assert_eq!(answer.failed, None);
+            rig.wait_until_empty();
+        }
     }
 }
 
 /// A stop string ends one choice; the other goes on, and the last to end ends the request.
 #[test]
 fn one_choice_ends_by_word_from_outside() {
-    let rig = rig(Setup::default());
-    let mut ask = ask(&rig.model, vec![text(1, 5)], FOR_EVER);
-    ask.sampling.n = 2;
-    let (sender, notes) = channel();
-    let id = new_id();
-    rig.submit(id, &ask, sink(&sender, 0)).expect("room");
-    let mut answer =
-        Answer { choices: vec![vec![]; 2], reasons: vec![None; 2], ..Answer::default() };
-    let mut n_left = 3;
-    while let Note::Event(event) = notes.recv_timeout(PATIENCE).expect("the engine answers").1 {
-        if let SeqEvent::Tokens { choice, .. } = event {
-            assert_eq!(answer.reasons[choice as usize], None, "choice {choice} goes on");
-            n_left -= i32::from(answer.reasons[1].is_some());
+    for rig in rigs(Setup::default()) {
+        let mut ask = ask(&rig.model, vec![text(1, 5)], FOR_EVER);
+        ask.sampling.n = 2;
+        let (sender, notes) = channel();
+        let id = new_id();
+        rig.submit(id, &ask, sink(&sender, 0)).expect("room");
+        let mut answer =
+            Answer { choices: vec![vec![]; 2], reasons: vec![None; 2], ..Answer::default() };
+        let mut n_left = 3;
+        while let Note::Event(event) = notes.recv_timeout(PATIENCE).expect("the engine answers").1 {
+            if let SeqEvent::Tokens { choice, .. } = event {
+                assert_eq!(answer.reasons[choice as usize], None, "choice {choice} goes on");
+                n_left -= i32::from(answer.reasons[1].is_some());
+            }
+            record(&mut answer, id, &ask, event);
+            if !answer.choices[1].is_empty() && answer.reasons[1].is_none() {
+                rig.engine.finish_choice(id, 1);
+            }
+            if n_left == 0 {
+                rig.engine.finish_choice(id, 0);
+            }
         }
-        record(&mut answer, id, &ask, event);
-        if !answer.choices[1].is_empty() && answer.reasons[1].is_none() {
-            rig.engine.finish_choice(id, 1);
-        }
-        if n_left == 0 {
-            rig.engine.finish_choice(id, 0);
-        }
+        assert_eq!(answer.reasons, [Some(FinishReason::Stop); 2]);
+        assert!(answer.choices[0].len() > answer.choices[1].len());
+        rig.wait_until_empty();
     }
-    assert_eq!(answer.reasons, [Some(FinishReason::Stop); 2]);
-    assert!(answer.choices[0].len() > answer.choices[1].len());
-    rig.wait_until_empty();
 }
 
 #[test]
 fn a_queued_request_is_aborted_while_another_runs() {
-    let rig = rig(Setup { max_batch_size: 1, ..Setup::default() });
-    let (sender, notes) = channel();
-    let long = ask(&rig.model, vec![text(1, 5)], FOR_EVER);
-    let (running, queued) = (new_id(), new_id());
-    rig.submit(running, &long, sink(&sender, 0)).expect("room");
-    rig.submit(queued, &long, sink(&sender, 1)).expect("room");
-    rig.engine.abort(queued);
-    let gone = |note: &(usize, Note)| matches!(note, (1, Note::Gone));
-    assert!(notes.iter().any(|note| gone(&note)));
-    rig.wait_for("one running", |stats| stats.scheduler.n_waiting == 0);
-    rig.engine.abort(running);
-    rig.wait_until_empty();
+    for rig in rigs(Setup { max_batch_size: 1, ..Setup::default() }) {
+        let (sender, notes) = channel();
+        let long = ask(&rig.model, vec![text(1, 5)], FOR_EVER);
+        let (running, queued) = (new_id(), new_id());
+        rig.submit(running, &long, sink(&sender, 0)).expect("room");
+        rig.submit(queued, &long, sink(&sender, 1)).expect("room");
+        rig.engine.abort(queued);
+        let gone = |note: &(usize, Note)| matches!(note, (1, Note::Gone));
+        assert!(notes.iter().any(|note| gone(&note)));
+        rig.wait_for("one running", |stats| stats.scheduler.n_waiting == 0);
+        rig.engine.abort(running);
+        rig.wait_until_empty();
+    }
 }
 
 fn import(ask: &Ask, id: RequestId) -> ImportRequest {
@@ -186,33 +191,35 @@ fn an_aborted_import_is_quarantined_until_its_transfer_is_over() {
 
 #[test]
 fn a_failing_step_fails_its_requests_only() {
-    let rig = rig(Setup::default());
-    for unlucky in [FAILS, PANICS] {
-        let bad = ask(&rig.model, vec![text(1, 5), Part::Text(vec![unlucky])], 4);
-        let good = ask(&rig.model, vec![text(1, 5), Part::Text(vec![9])], 4);
-        let kind = rig.ask(&bad).failed.expect("the step fails").kind;
-        assert_eq!(kind, ErrorKind::Internal);
-        assert!(rig.engine.stats().healthy);
-        assert_eq!(rig.ask(&good).failed, None);
-        for _ in 0..3 {
-            rig.ask(&bad);
+    for rig in rigs(Setup::default()) {
+        for unlucky in [FAILS, PANICS] {
+            let bad = ask(&rig.model, vec![text(1, 5), Part::Text(vec![unlucky])], 4);
+            let good = ask(&rig.model, vec![text(1, 5), Part::Text(vec![9])], 4);
+            let kind = rig.ask(&bad).failed.expect("the step fails").kind;
+            assert_eq!(kind, ErrorKind::Internal);
+            assert!(rig.engine.stats().healthy);
+            assert_eq!(rig.ask(&good).failed, None);
+            for _ in 0..3 {
+                rig.ask(&bad);
+            }
+            rig.wait_for("unhealthy", |stats| !stats.healthy);
+            assert_eq!(rig.ask(&good).failed, None);
+            rig.wait_until_empty();
         }
-        rig.wait_for("unhealthy", |stats| !stats.healthy);
-        assert_eq!(rig.ask(&good).failed, None);
-        rig.wait_until_empty();
+        assert_eq!(rig.engine.stats().n_failed_steps, 8);
     }
-    assert_eq!(rig.engine.stats().n_failed_steps, 8);
 }
 
 #[test]
 fn a_row_without_numbers_fails_alone() {
-    let rig = rig(Setup::default());
-    let bad = ask(&rig.model, vec![text(1, 5), Part::Text(vec![NOT_A_NUMBER])], 4);
-    let good = ask(&rig.model, vec![text(1, 5), Part::Text(vec![9])], 64);
-    let answers = rig.ask_all(&[good.clone(), bad, good]);
-    let failed: Vec<bool> = answers.iter().map(|answer| answer.failed.is_some()).collect();
-    assert_eq!(failed, [false, true, false]);
-    rig.wait_until_empty();
+    for rig in rigs(Setup::default()) {
+        let bad = ask(&rig.model, vec![text(1, 5), Part::Text(vec![NOT_A_NUMBER])], 4);
+        let good = ask(&rig.model, vec![text(1, 5), Part::Text(vec![9])], 64);
+        let answers = rig.ask_all(&[good.clone(), bad, good]);
+        let failed: Vec<bool> = answers.iter().map(|answer| answer.failed.is_some()).collect();
+        assert_eq!(failed, [false, true, false]);
+        rig.wait_until_empty();
+    }
 }
 
 /// A request with these changes is refused as `kind`.
@@ -245,28 +252,30 @@ fn what_can_never_run_is_refused() {
 
 #[test]
 fn a_full_queue_refuses() {
-    let rig = rig(Setup { max_batch_size: 1, ..Setup::default() });
-    let long = ask(&rig.model, vec![text(1, 5)], 200);
-    let answers = rig.ask_all(&vec![long; 200]);
-    let refused = answers.iter().filter_map(|answer| answer.failed.as_ref());
-    let kinds: Vec<ErrorKind> = refused.map(|error| error.kind).collect();
-    assert!(!kinds.is_empty() && kinds.iter().all(|kind| *kind == ErrorKind::Overloaded));
-    assert!(answers.iter().filter(|answer| answer.failed.is_none()).count() >= 64);
-    rig.wait_until_empty();
+    for rig in rigs(Setup { max_batch_size: 1, ..Setup::default() }) {
+        let long = ask(&rig.model, vec![text(1, 5)], 200);
+        let answers = rig.ask_all(&vec![long; 200]);
+        let refused = answers.iter().filter_map(|answer| answer.failed.as_ref());
+        let kinds: Vec<ErrorKind> = refused.map(|error| error.kind).collect();
+        assert!(!kinds.is_empty() && kinds.iter().all(|kind| *kind == ErrorKind::Overloaded));
+        assert!(answers.iter().filter(|answer| answer.failed.is_none()).count() >= 64);
+        rig.wait_until_empty();
+    }
 }
 
 #[test]
 fn rows_of_a_picture_fit_their_memory_exactly() {
-    let rig = rig(Setup::default());
-    let (sender, notes) = channel();
-    let media = picture(1, 4, 6);
-    let rows = rig.engine.embeddings().alloc(rig.engine.n_row_bytes()).expect("memory");
-    let sink = move |rows| drop(sender.send(rows));
-    let job = EncodeJob { id: new_id(), item_idx: 0, media, rows, used: Used::Elsewhere };
-    rig.engine.encode(job, Box::new(sink)).expect("room");
-    let refused = notes.recv_timeout(PATIENCE).expect("an answer").expect_err("refused");
-    assert_eq!(refused.kind, ErrorKind::Internal);
-    rig.wait_until_empty();
+    for rig in rigs(Setup::default()) {
+        let (sender, notes) = channel();
+        let media = picture(1, 4, 6);
+        let rows = rig.engine.embeddings().alloc(rig.engine.n_row_bytes()).expect("memory");
+        let sink = move |rows| drop(sender.send(rows));
+        let job = EncodeJob { id: new_id(), item_idx: 0, media, rows, used: Used::Elsewhere };
+        rig.engine.encode(job, Box::new(sink)).expect("room");
+        let refused = notes.recv_timeout(PATIENCE).expect("an answer").expect_err("refused");
+        assert_eq!(refused.kind, ErrorKind::Internal);
+        rig.wait_until_empty();
+    }
 }
 
 #[test]
@@ -296,64 +305,68 @@ fn rows_that_are_used_here_need_no_caller() {
 
 #[test]
 fn a_bad_picture_fails_alone() {
-    let rig = rig(Setup::default());
-    let mut unlucky = picture(3, 4, 6);
-    unlucky.pixels[0] = 13;
-    let pictures = [picture(1, 4, 6), unlucky, picture(2, 4, 6)];
-    let asks = pictures.map(|one| ask(&rig.model, vec![Part::Picture(one), text(1, 2)], 4));
-    let answers = rig.ask_all(&asks);
-    let failed: Vec<bool> = answers.iter().map(|answer| answer.failed.is_some()).collect();
-    assert_eq!(failed, [false, true, false]);
-    rig.wait_until_empty();
+    for rig in rigs(Setup::default()) {
+        let mut unlucky = picture(3, 4, 6);
+        unlucky.pixels[0] = 13;
+        let pictures = [picture(1, 4, 6), unlucky, picture(2, 4, 6)];
+        let asks = pictures.map(|one| ask(&rig.model, vec![Part::Picture(one), text(1, 2)], 4));
+        let answers = rig.ask_all(&asks);
+        let failed: Vec<bool> = answers.iter().map(|answer| answer.failed.is_some()).collect();
+        assert_eq!(failed, [false, true, false]);
+        rig.wait_until_empty();
+    }
 }
 
 #[test]
 fn rows_of_another_size_fail_their_request() {
-    let rig = rig(Setup::default());
-    let (sender, notes) = channel();
-    let (id, ask) = (new_id(), show(&rig.model, 4));
-    rig.submit(id, &ask, sink(&sender, 0)).expect("room");
-    let rows = rig.engine.embeddings().alloc(64).expect("memory");
-    rig.engine.supply(id, 0, Arc::new(rows));
-    let kind = notes.iter().find_map(|note| match note {
-        (_, Note::Event(SeqEvent::Failed(error))) => Some(error.kind),
-        (_, Note::Event(_) | Note::Rows(..) | Note::Gone) => None,
-    });
-    assert_eq!(kind, Some(ErrorKind::Internal));
-    rig.wait_until_empty();
+    for rig in rigs(Setup::default()) {
+        let (sender, notes) = channel();
+        let (id, ask) = (new_id(), show(&rig.model, 4));
+        rig.submit(id, &ask, sink(&sender, 0)).expect("room");
+        let rows = rig.engine.embeddings().alloc(64).expect("memory");
+        rig.engine.supply(id, 0, Arc::new(rows));
+        let kind = notes.iter().find_map(|note| match note {
+            (_, Note::Event(SeqEvent::Failed(error))) => Some(error.kind),
+            (_, Note::Event(_) | Note::Rows(..) | Note::Gone) => None,
+        });
+        assert_eq!(kind, Some(ErrorKind::Internal));
+        rig.wait_until_empty();
+    }
 }
 
 #[test]
 fn the_last_handle_stops_the_thread() {
-    let rig = rig(Setup::default());
-    let (sender, notes) = channel();
-    let long = ask(&rig.model, vec![text(1, 5)], FOR_EVER);
-    rig.submit(new_id(), &long, sink(&sender, 0)).expect("room");
-    drop(sender);
-    drop(rig);
-    let last = notes.iter().last().expect("notes");
-    assert!(matches!(last, (0, Note::Gone)), "the sink outlived the engine");
+    for rig in rigs(Setup::default()) {
+        let (sender, notes) = channel();
+        let long = ask(&rig.model, vec![text(1, 5)], FOR_EVER);
+        rig.submit(new_id(), &long, sink(&sender, 0)).expect("room");
+        drop(sender);
+        drop(rig);
+        let last = notes.iter().last().expect("notes");
+        assert!(matches!(last, (0, Note::Gone)), "the sink outlived the engine");
+    }
 }
 
 #[test]
 fn an_idle_engine_sleeps() {
-    let rig = rig(Setup::default());
-    let (sender, thread) = channel();
-    let tell = move |_| {
-        let here = std::fs::read_link("/proc/thread-self").expect("procfs");
-        drop(sender.send(std::path::Path::new("/proc").join(here).join("stat")));
-    };
-    let ask = ask(&rig.model, vec![text(1, 5)], 2);
-    rig.submit(new_id(), &ask, Box::new(tell)).expect("room");
-    let stat = thread.recv_timeout(PATIENCE).expect("an event");
-    rig.wait_until_empty();
-    let ticks = || {
-        let text = std::fs::read_to_string(&stat).expect("procfs");
-        let fields: Vec<&str> = text.rsplit(") ").next().expect("fields").split(' ').collect();
-        let number = |idx: usize| fields[idx].parse::<u64>().expect("a number");
-        number(11) + number(12)
-    };
-    let before = ticks();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(ticks() - before <= 1, "an idle engine used {} ticks", ticks() - before);
+    for rig in rigs(Setup::default()) {
+        let (sender, thread) = channel();
+        let tell = move |_| {
+            let here = std::fs::read_link("/proc/thread-self").expect("procfs");
+            drop(sender.send(std::path::Path::new("/proc").join(here).join("stat")));
+        };
+        let ask = ask(&rig.model, vec![text(1, 5)], 2);
+        rig.submit(new_id(), &ask, Box::new(tell)).expect("room");
+        let stat = thread.recv_timeout(PATIENCE).expect("an event");
+        rig.wait_until_empty();
+        let ticks = || {
+            let text = std::fs::read_to_string(&stat).expect("procfs");
+            let fields: Vec<&str> = text.rsplit(") ").next().expect("fields").split(' ').collect();
+            let number = |idx: usize| fields[idx].parse::<u64>().expect("a number");
+            number(11) + number(12)
+        };
+        let before = ticks();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(ticks() - before <= 1, "an idle engine used {} ticks", ticks() - before);
+    }
 }

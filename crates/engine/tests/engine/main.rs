@@ -3,6 +3,7 @@
 //! Laws of answers run on a toy model, whose every bit depends on everything it should see, and on
 //! a checkpoint of a real architecture.
 
+mod cuda;
 mod identity;
 mod laws;
 mod lifecycle;

@@ -8,9 +8,14 @@ use types::TokenId;
 use types::output::FinishReason;
 
 fn rig(script: MockScript, answer_len: Option<usize>, cost: MockCost) -> Rig {
+    rig_of(
+        Setup::default(),
+        MockModel { spec: Toy::model().spec().clone(), script, answer_len, cost },
+    )
+}
+
+fn rig_of(setup: Setup, mock: MockModel) -> Rig {
     let model = Toy::model();
-    let mock = MockModel { spec: model.spec().clone(), script, answer_len, cost };
-    let setup = Setup::default();
     let engine = engine::start(Backend::Mock(mock), config(&model, setup)).expect("it starts");
     Rig { engine, model, n_blocks: setup.n_blocks }
 }
@@ -21,12 +26,17 @@ fn cycle() -> MockScript {
 
 /// The mock with `script` and an answer of four tokens says `expected`.
 fn check(script: MockScript, expected: &[&[TokenId]], change: impl FnOnce(&mut Ask)) {
-    let rig = rig(script, Some(4), MockCost::default());
-    let mut ask = ask(&rig.model, vec![text(1, 3)], 6);
+    let model = Toy::model();
+    let mut ask = ask(&model, vec![text(1, 3)], 6);
     ask.sampling.ignore_eos = false;
     change(&mut ask);
-    assert_eq!(rig.ask(&ask).all_tokens(), expected, "{:?}", ask.sampling);
-    rig.wait_until_empty();
+    let (spec, cost) = (model.spec().clone(), MockCost::default());
+    let mock = MockModel { spec, script, answer_len: Some(4), cost };
+    for setup in Setup::default().both_ways() {
+        let rig = rig_of(setup, mock.clone());
+        assert_eq!(rig.ask(&ask).all_tokens(), expected, "{:?}", ask.sampling);
+        rig.wait_until_empty();
+    }
 }
 
 #[test]

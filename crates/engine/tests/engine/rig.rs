@@ -31,12 +31,14 @@ pub(crate) fn models() -> [Arc<dyn Model>; 2] {
 /// The tiny checkpoint, loaded once.
 pub(crate) fn golden() -> Arc<dyn Model> {
     static MODEL: OnceLock<Arc<dyn Model>> = OnceLock::new();
-    let load = || {
-        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests");
-        let folder = tests.join("goldens/qwen2_vl/checkpoint");
-        models::load(&folder, LoadFormat::Auto, &Device::all_cpus()).expect("the checkpoint loads")
-    };
-    Arc::clone(MODEL.get_or_init(load))
+    Arc::clone(MODEL.get_or_init(|| golden_on(&Device::all_cpus())))
+}
+
+/// The tiny checkpoint on a device.
+pub(crate) fn golden_on(device: &Device) -> Arc<dyn Model> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests");
+    let folder = tests.join("goldens/qwen2_vl/checkpoint");
+    models::load(&folder, LoadFormat::Auto, device).expect("the checkpoint loads")
 }
 
 /// Sizes that tests vary.
@@ -48,6 +50,17 @@ pub(crate) struct Setup {
     pub(crate) max_num_tokens: usize,
     pub(crate) reuse_blocks: bool,
     pub(crate) embedding_rows: usize,
+    /// Whether the next step is planned while one runs.
+    pub(crate) overlap: bool,
+    /// Recorded sizes; of a GPU only.
+    pub(crate) graph_batch_sizes: &'static [usize],
+}
+
+impl Setup {
+    /// With steps one after the other, and planned ahead.
+    pub(crate) fn both_ways(self) -> [Self; 2] {
+        [false, true].map(|overlap| Self { overlap, ..self })
+    }
 }
 
 impl Default for Setup {
@@ -59,6 +72,8 @@ impl Default for Setup {
             max_num_tokens: 256,
             reuse_blocks: true,
             embedding_rows: 1000,
+            overlap: false,
+            graph_batch_sizes: &[],
         }
     }
 }
@@ -87,6 +102,9 @@ pub(crate) fn config(model: &Arc<dyn Model>, setup: Setup) -> EngineConfig {
         embedding_bytes: setup.embedding_rows * model.spec().hidden_size * size_of::<f32>(),
         eos_token_ids: model.spec().eos_token_ids.clone(),
         kv_dtype: DType::F32,
+        graph_batch_sizes: setup.graph_batch_sizes.to_vec(),
+        tower: None,
+        overlap: setup.overlap,
     }
 }
 
@@ -163,8 +181,14 @@ pub(crate) fn root(salt: &str) -> Digest {
 
 impl Rig {
     pub(crate) fn new(model: &Arc<dyn Model>, setup: Setup) -> Self {
-        let backend = Backend::Model(Arc::clone(model), Device::all_cpus());
-        let engine = engine::start(backend, config(model, setup)).expect("the engine starts");
+        Self::on(&Device::all_cpus(), model, setup)
+    }
+
+    pub(crate) fn on(device: &Device, model: &Arc<dyn Model>, setup: Setup) -> Self {
+        let backend = Backend::Model(Arc::clone(model), device.clone());
+        let cfg = EngineConfig { kv_dtype: device.compute_dtype(), ..config(model, setup) };
+        let engine = engine::start(backend, cfg).expect("the engine starts");
+        engine.warm_up().expect("it becomes ready");
         Self { engine, model: Arc::clone(model), n_blocks: setup.n_blocks }
     }
 

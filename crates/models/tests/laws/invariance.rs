@@ -142,10 +142,10 @@ fn run_together(loaded: &Loaded, prompts: &[Prompt]) -> Tensor {
     let mut embeddings: Vec<EmbeddingRows<'_>> = Vec::new();
     let (mut tokens, mut positions): (Vec<TokenId>, Vec<[u32; 3]>) = (Vec::new(), Vec::new());
     for prompt in prompts {
-        let shifted = prompt.spans(0, prompt.len()).into_iter().map(|span| EmbeddingRows {
-            first_row: span.first_row + tokens.len(),
-            ..span
-        });
+        let shifted = prompt
+            .spans(0, prompt.len())
+            .into_iter()
+            .map(|span| EmbeddingRows { first_row: span.first_row + tokens.len(), ..span });
         embeddings.extend(shifted);
         tokens.extend(&prompt.expanded.tokens);
         positions.extend(&prompt.positions.rows);

@@ -8,11 +8,13 @@ use types::TokenId;
 pub(crate) struct Device {
     slots: Vec<u64>,
     block_size: usize,
+    /// The tokens that the last step sampled.
+    sampled: Vec<TokenId>,
 }
 
 impl Device {
     pub(crate) fn new(n_blocks: usize, block_size: usize) -> Self {
-        Self { slots: vec![0; n_blocks * block_size], block_size }
+        Self { slots: vec![0; n_blocks * block_size], block_size, sampled: Vec::new() }
     }
 
     /// Copies and computes; gives the sampled tokens. Panics where a slot does not hold the truth.
@@ -25,11 +27,40 @@ impl Device {
         let mut samples = Vec::with_capacity(batch.n_samples());
         for step in &batch.seqs {
             let truth = &truths[step.request.0 as usize];
-            let last = self.compute(step, truth);
+            let last = if truth.is_failed { self.ruin(step) } else { self.compute(step, truth) };
             let choices = step.first_choice..step.first_choice + step.n_samples;
-            samples.extend(choices.map(|choice| truth.next_token(choice, last)));
+            let end = step.start_pos + step.tokens.len();
+            samples.extend(choices.map(|choice| truth.next_token(choice, end, last)));
         }
+        self.sampled.clone_from(&samples);
         samples
+    }
+
+    /// The step never ran: nothing was written, and no token is of any use.
+    pub(crate) fn skip(&mut self, batch: &Batch) {
+        self.sampled = vec![0; batch.n_samples()];
+    }
+
+    /// What is computed for a request whose step before never ran is of no use either.
+    fn ruin(&mut self, step: &SeqStep) -> u64 {
+        for pos in step.start_pos..step.start_pos + step.tokens.len() {
+            let slot = self.slot(&step.block_table, pos);
+            self.slots[slot] = 0xBAD;
+        }
+        0xBAD
+    }
+
+    /// The token of a row. One that comes from the step before is what it must be there.
+    fn token(&self, step: &SeqStep, idx: usize, truth: &Truth) -> TokenId {
+        let pos = step.start_pos + idx;
+        let Some(sample) = step.carried.filter(|_| idx + 1 == step.tokens.len()) else {
+            assert_eq!(step.tokens[idx], truth.token(step.first_choice, pos), "{pos} in {step:?}");
+            return step.tokens[idx];
+        };
+        let before = truth.content(step.first_choice, pos - 1);
+        let token = self.sampled[sample as usize];
+        assert_eq!(token, truth.next_token(step.first_choice, pos, before), "carried {step:?}");
+        token
     }
 
     /// Reads all slots before the step's, writes the step's; gives the content of the last.
@@ -43,12 +74,12 @@ impl Device {
             Some(pos) => self.slots[self.slot(&step.block_table, pos)],
             None => 0,
         };
-        for (pos, token) in (step.start_pos..).zip(&step.tokens) {
-            assert_eq!(*token, truth.token(step.first_choice, pos), "token {pos} in {step:?}");
+        for (idx, pos) in (step.start_pos..step.start_pos + step.tokens.len()).enumerate() {
+            let token = self.token(step, idx, truth);
             last = if pos == 0 {
                 truth.content(step.first_choice, 0)
             } else {
-                mix(last, mix(u64::from(*token), media_content(&truth.prompt, pos)))
+                mix(last, mix(u64::from(token), media_content(&truth.prompt, pos)))
             };
             let slot = self.slot(&step.block_table, pos);
             self.slots[slot] = last;

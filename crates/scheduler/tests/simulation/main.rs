@@ -26,9 +26,19 @@ const N_EVENTS: usize = 10_000;
 
 #[test]
 fn simulation() {
+    simulate(1);
+}
+
+#[test]
+fn simulation_of_steps_planned_while_another_runs() {
+    simulate(2);
+}
+
+/// Worlds with so many steps under way at a time.
+fn simulate(n_in_flight_max: usize) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = number("TRIPTYCH_SIM_SEED") {
-        return println!("{:#?}", World::new(seed).run(N_EVENTS));
+        return println!("{:#?}", World::new(seed, n_in_flight_max).run(N_EVENTS));
     }
     let n_seeds = number("TRIPTYCH_SIM_SEEDS").unwrap_or(N_SEEDS);
     let tally = Mutex::new(Tally::default());
@@ -41,7 +51,7 @@ fn simulation() {
                     && seed < n_seeds
                     && n_failed.load(Ordering::Relaxed) == 0
                 {
-                    match catch_unwind(|| World::new(seed).run(N_EVENTS)) {
+                    match catch_unwind(|| World::new(seed, n_in_flight_max).run(N_EVENTS)) {
                         Ok(one) => tally.lock().expect("no holder panics").add(&one),
                         Err(_) => {
                             n_failed.fetch_add(1, Ordering::Relaxed);
@@ -55,5 +65,5 @@ fn simulation() {
     assert_eq!(n_failed.into_inner(), 0, "a seed failed, see above");
     let tally = tally.into_inner().expect("no holder panics");
     println!("{n_seeds} seeds of {N_EVENTS} events: {tally:#?}");
-    tally.check(n_seeds);
+    tally.check(n_seeds, n_in_flight_max > 1);
 }

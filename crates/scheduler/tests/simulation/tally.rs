@@ -22,12 +22,18 @@ pub(crate) struct Tally {
     pub(crate) n_failed_steps: u64,
     pub(crate) n_refused: u64,
     pub(crate) n_memory_full: u64,
+    /// Steps that were planned beside another one.
+    pub(crate) n_overlapping: u64,
+    /// Rows whose token came from the step before.
+    pub(crate) n_carried: u64,
+    /// Rows that were computed for what had ended already.
+    pub(crate) n_surplus: u64,
     /// Not a sum: the longest run of steps without a token in any world.
     pub(crate) n_dry_steps_max: u64,
 }
 
 impl Tally {
-    fn counts(&mut self) -> [&mut u64; 19] {
+    fn counts(&mut self) -> [&mut u64; 22] {
         [
             &mut self.n_steps,
             &mut self.n_rows,
@@ -48,6 +54,9 @@ impl Tally {
             &mut self.n_failed_steps,
             &mut self.n_refused,
             &mut self.n_memory_full,
+            &mut self.n_overlapping,
+            &mut self.n_carried,
+            &mut self.n_surplus,
         ]
     }
 
@@ -58,9 +67,16 @@ impl Tally {
         self.n_dry_steps_max = self.n_dry_steps_max.max(other.n_dry_steps_max);
     }
 
-    /// Everything counted here must have happened, at least once a seed on average.
-    pub(crate) fn check(&self, n_seeds: u64) {
-        for count in self.clone().counts() {
+    /// Everything counted here must have happened, at least once a seed on average; the last three
+    /// only where steps overlap.
+    pub(crate) fn check(&self, n_seeds: u64, is_overlapping: bool) {
+        let mut tally = self.clone();
+        let mut counts: Vec<&mut u64> = tally.counts().into_iter().collect();
+        if !is_overlapping {
+            let overlapping = counts.split_off(counts.len() - 3);
+            assert!(overlapping.iter().all(|count| **count == 0), "{self:#?}");
+        }
+        for count in counts {
             assert!(
                 *count >= n_seeds,
                 "something hardly ever happened in {n_seeds} seeds: {self:#?}"

@@ -27,6 +27,7 @@ pub(crate) struct Truth {
     pub(crate) first_choice: u32,
     pub(crate) n_answered: usize,
     pub(crate) stop: StopRule,
+    pub(crate) needs_tokens: bool,
     pub(crate) choices: Vec<Choice>,
     /// Content of the KV slot of each prompt token.
     chain: Vec<u64>,
@@ -40,6 +41,8 @@ pub(crate) struct Truth {
     pub(crate) is_known: bool,
     pub(crate) is_exported: bool,
     pub(crate) is_aborted: bool,
+    /// A step that it took part in never ran.
+    pub(crate) is_failed: bool,
     pub(crate) is_over: bool,
 }
 
@@ -57,6 +60,7 @@ impl Truth {
             first_choice: request.first_choice,
             n_answered: request.n_answered,
             stop: request.stop.clone(),
+            needs_tokens: request.needs_tokens,
             choices: (0..request.n_choices).map(|_| Choice::default()).collect(),
             chain,
             has_rows: vec![false; prompt.items.len()],
@@ -66,6 +70,7 @@ impl Truth {
             holds_memory: false,
             is_exported: false,
             is_aborted: false,
+            is_failed: false,
             is_over: false,
         }
     }
@@ -101,10 +106,10 @@ impl Truth {
         self.chain.get(pos).copied().unwrap_or_else(|| chain[pos - self.prompt_len()])
     }
 
-    /// The next token of a choice, given what its last KV slot holds.
-    pub(crate) fn next_token(&self, choice: u32, last: u64) -> TokenId {
-        let n_new = self.choices[(choice - self.first_choice) as usize].answer.len();
-        let idx = (self.n_answered + n_new) as u64;
+    /// The token of a choice at a position behind the prompt, given what the KV slot before it
+    /// holds.
+    pub(crate) fn next_token(&self, choice: u32, pos: usize, last: u64) -> TokenId {
+        let idx = (self.n_answered + pos - self.prompt_len()) as u64;
         (mix(last, mix(u64::from(choice), idx)) % VOCAB) as TokenId
     }
 

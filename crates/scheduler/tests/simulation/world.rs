@@ -37,7 +37,9 @@ pub(crate) struct World {
     truths: Vec<Truth>,
     /// Indices of truths that are not over.
     open: Vec<usize>,
-    in_flight: Option<Batch>,
+    /// Steps under way, and the tokens of those that have run: they may run at any time, in order.
+    in_flight: VecDeque<(Batch, Option<Vec<TokenId>>)>,
+    n_in_flight_max: usize,
     /// Rows asked for, in order: request and items.
     asked: VecDeque<(usize, Vec<usize>)>,
     /// Rows that fit into the embedding memory at once; `None` is without limit. A request gets
@@ -58,7 +60,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, n_in_flight_max: usize) -> Self {
         let mut random = Random::new(seed);
         let block_size = random.between(1, 8);
         let max_batch_size = random.between(1, 8);
@@ -86,7 +88,8 @@ impl World {
             stories,
             truths: Vec::new(),
             open: Vec::new(),
-            in_flight: None,
+            in_flight: VecDeque::new(),
+            n_in_flight_max,
             asked: VecDeque::new(),
             n_rows_max,
             n_rows_held: 0,
@@ -139,15 +142,23 @@ impl World {
         }
     }
 
-    /// Ends the step in flight, or launches the next; false when there is none.
+    /// Launches a step or ends one; false when there is neither.
     fn advance(&mut self) -> bool {
-        let Some(batch) = self.in_flight.take() else { return self.launch() };
-        if self.random.one_in(500) && !self.is_closing {
-            self.tally.n_failed_steps += 1;
-            self.scheduler.fail(&batch, &Error::internal("the device failed"));
+        let may_launch = self.in_flight.len() < self.n_in_flight_max;
+        let is_preferred = self.in_flight.is_empty() || self.random.one_in(2);
+        if may_launch && is_preferred && self.launch() {
             return true;
         }
-        let tokens = self.device.run(&batch, &self.truths);
+        let Some((batch, tokens)) = self.in_flight.pop_front() else { return false };
+        if self.random.one_in(500) && !self.is_closing {
+            self.fail(&batch, tokens.is_some());
+            return true;
+        }
+        let tokens = tokens.unwrap_or_else(|| self.device.run(&batch, &self.truths));
+        let is_surplus = |seq: &&SeqStep| self.scheduler.sequence(seq.rank).is_none();
+        if self.n_in_flight_max > 1 {
+            self.tally.n_surplus += batch.seqs.iter().filter(is_surplus).count() as u64;
+        }
         let samples = tokens.into_iter().map(|token| OutputToken {
             token,
             logprob: None,
@@ -160,13 +171,41 @@ impl World {
         true
     }
 
-    fn launch(&mut self) -> bool {
-        self.in_flight = self.scheduler.next_batch();
-        if self.in_flight.is_none() {
-            self.hear_all();
-            self.check_that_none_could_go_on();
+    /// The device could not run a step, or not hand out its tokens.
+    fn fail(&mut self, batch: &Batch, has_run: bool) {
+        self.tally.n_failed_steps += 1;
+        if !has_run {
+            self.device.skip(batch);
+            let owners = batch.seqs.iter().map(|seq| seq.request.0 as usize);
+            owners.for_each(|idx| self.truths[idx].is_failed = true);
         }
-        let Some(batch) = &self.in_flight else { return false };
+        self.scheduler.fail(batch, &Error::internal("the device failed"));
+    }
+
+    /// Steps run in order, some as soon as they are launched and some when they must.
+    fn run_some(&mut self) {
+        let n_run = self.random.below(self.in_flight.len() + 1);
+        for (batch, tokens) in self.in_flight.iter_mut().take(n_run) {
+            tokens.get_or_insert_with(|| self.device.run(batch, &self.truths));
+        }
+    }
+
+    fn launch(&mut self) -> bool {
+        let Some(batch) = self.scheduler.next_batch() else {
+            self.hear_all();
+            if self.in_flight.is_empty() {
+                self.check_that_none_could_go_on();
+            }
+            return false;
+        };
+        self.check_batch(&batch);
+        self.tally.n_overlapping += u64::from(!self.in_flight.is_empty());
+        self.in_flight.push_back((batch, None));
+        self.run_some();
+        true
+    }
+
+    fn check_batch(&mut self, batch: &Batch) {
         self.tally.n_steps += 1;
         self.tally.n_rows += batch.n_rows() as u64;
         self.tally.n_block_copies += batch.copies.len() as u64;
@@ -179,8 +218,12 @@ impl World {
                 let overlaps = placed.start < end && placed.end() > step.start_pos;
                 assert!(!overlaps || *has_rows, "rows are missing for {step:?}");
             }
+            if step.carried.is_some() {
+                self.tally.n_carried += 1;
+                assert_eq!(step.tokens, [0], "not a single token: {step:?}");
+                assert!(!truth.needs_tokens, "it needs its tokens: {step:?}");
+            }
         }
-        true
     }
 
     /// There was nothing to run, so nobody has all the rows it needs, unless blocks are in the
@@ -216,7 +259,7 @@ impl World {
         let mut first_tokens = Vec::new();
         for choice in truth.first_choice..truth.first_choice + request.n_choices {
             let last = truth.content(choice, truth.prompt_len() - 1);
-            let token = truth.next_token(choice, last);
+            let token = truth.next_token(choice, truth.prompt_len(), last);
             truth.push(choice, token);
             let is_over = truth.reason(choice, self.cfg.seq_len_max()).is_some();
             truth.choice(choice).is_over = is_over;
@@ -262,6 +305,7 @@ impl World {
             n_answered: 0,
             until: Until::End,
             priority: if random.one_in(6) { random.below(3) as i32 - 1 } else { 0 },
+            needs_tokens: random.one_in(6),
         }
     }
 
@@ -357,7 +401,8 @@ impl World {
         let idx = self.open[self.random.below(self.open.len())];
         self.tally.n_aborted += 1;
         let named = |batch: &Batch| batch.seqs.iter().any(|seq| seq.request.0 as usize == idx);
-        self.tally.n_aborted_in_flight += u64::from(self.in_flight.as_ref().is_some_and(named));
+        let in_flight = self.in_flight.iter().any(|(batch, _)| named(batch));
+        self.tally.n_aborted_in_flight += u64::from(in_flight);
         self.truths[idx].is_aborted = true;
         self.scheduler.abort(self.truths[idx].id);
         self.end(idx);
@@ -379,7 +424,8 @@ impl World {
         let named =
             |batch: &Batch| batch.seqs.iter().any(|seq| seq.request == id && names(seq, choice));
         self.tally.n_stopped += 1;
-        self.tally.n_stopped_in_flight += u64::from(self.in_flight.as_ref().is_some_and(named));
+        let in_flight = self.in_flight.iter().any(|(batch, _)| named(batch));
+        self.tally.n_stopped_in_flight += u64::from(in_flight);
         self.truths[idx].choices[at].is_stopped = true;
         self.scheduler.finish_choice(id, choice);
         self.settle();
@@ -440,7 +486,7 @@ impl World {
         for token in tokens {
             assert!(!truth.choice(choice).is_over, "a token after the end of choice {choice}");
             let last = truth.prompt_len() + truth.choice(choice).answer.len() - 1;
-            let expected = truth.next_token(choice, truth.content(choice, last));
+            let expected = truth.next_token(choice, last + 1, truth.content(choice, last));
             assert_eq!(token.token, expected, "answer of choice {choice}");
             truth.push(choice, token.token);
             self.tally.n_tokens += 1;

@@ -100,8 +100,8 @@ impl Shape {
     fn described(&self) -> (String, u64) {
         let Self { n_rows, n, k, dtype, result_dtype, is_added, .. } = *self;
         let n_times = if is_added { 2 } else { 1 };
-        let n_bytes = (n * k + n_rows * k) * dtype.n_bytes()
-            + n_times * n_rows * n * result_dtype.n_bytes();
+        let n_bytes =
+            (n * k + n_rows * k) * dtype.n_bytes() + n_times * n_rows * n * result_dtype.n_bytes();
         let added = if is_added { ", added" } else { "" };
         (format!("cuBLASLt {n_rows} rows x [{n}, {k}]{added}"), n_bytes as u64)
     }

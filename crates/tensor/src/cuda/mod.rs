@@ -14,8 +14,8 @@ mod pinned;
 mod scratch;
 mod staging;
 mod stream;
-mod trace;
 mod tensor_map;
+mod trace;
 mod weights;
 
 pub use blas_choices::GemmChoices;

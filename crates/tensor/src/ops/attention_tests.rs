@@ -1,9 +1,9 @@
 //! Cases of both attentions: against f64, and the bits of a row whatever is computed beside it.
 
 use super::*;
+use crate::DType;
 use crate::kv::KvLayout;
 use crate::ops::cases::{Random, assert_close, bits, everywhere};
-use crate::DType;
 use crate::ops::kv_write::kv_write;
 use crate::ops::paged::SeqRows;
 

@@ -27,7 +27,7 @@ pub(in crate::ops) const SPLIT_KEYS_MIN: usize = 256;
 pub(in crate::ops) const SPLITS_MAX: usize = 32;
 
 /// The lists of a step, on their way to a device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::ops) struct WorkParts {
     splits: Part,
     spans: Part,
@@ -54,7 +54,7 @@ pub(in crate::ops) struct Work {
 impl WorkParts {
     /// The lists for rows that see `key_counts` keys, whose sequences' tables begin at `starts`.
     /// `room` is for how many split entries there must be a place at least: a recorded step wants
-    /// [`SPLITS_MAX`] for each of its sequences.
+    /// [`splits_max`] for each of its sequences.
     pub(in crate::ops) fn pack(
         pack: &mut Pack,
         spans: &[RowSpan],
@@ -137,6 +137,11 @@ fn keys_of_split(n_keys: usize) -> usize {
     n_keys.div_ceil(SPLITS_MAX).next_power_of_two().max(SPLIT_KEYS_MIN)
 }
 
+/// Most parts of any row that sees at most `n_keys_max`.
+pub(in crate::ops) fn splits_max(n_keys_max: usize) -> usize {
+    n_keys_max.div_ceil(SPLIT_KEYS_MIN).clamp(1, SPLITS_MAX)
+}
+
 fn splits_of_row(start: u32, row: u32, n_keys: u32) -> impl Iterator<Item = [u32; 4]> {
     let len = keys_of_split(n_keys as usize) as u32;
     // A row without keys has one part as well: somebody must write its zeros.
@@ -176,6 +181,14 @@ mod tests {
             assert!(keys.windows(2).all(|two| two[0].1 == two[1].0), "{n_keys}");
             assert!(keys.iter().all(|(first, end)| first < end), "{n_keys}");
             assert_eq!((keys[0].0, keys[keys.len() - 1].1), (0, n_keys));
+        }
+    }
+
+    #[test]
+    fn no_row_has_more_parts_than_foreseen() {
+        for n_keys_max in [1, 256, 257, 4000, 8192, 8193, 20_000] {
+            let n_parts_max = (1..=n_keys_max as u32).map(|n_keys| keys(n_keys).len()).max();
+            assert_eq!(n_parts_max, Some(splits_max(n_keys_max)), "{n_keys_max}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod carry;
 #[cfg(test)]
 mod cases;
 pub mod embedding;
@@ -31,7 +32,7 @@ pub use kv_write::kv_write;
 pub use linear::{Activation, linear, linear_add, linear_f32};
 pub use norm::{layer_norm, rms_norm, rms_norm_heads};
 pub use pack::{Pack, Packed};
-pub use paged::{PagedParts, PagedRows, SeqRows};
+pub use paged::{PagedParts, PagedRows, Room, SeqRows};
 pub use patches::{Normalisation, PatchShape, patches};
 pub use resample::{GridSize, area_mean, bilinear};
 pub use rotary::{Angles, rotary, rotary_pairs};

@@ -59,6 +59,14 @@ impl Pack {
         Part(start..start + n)
     }
 
+    /// Adds the last array: at the start of a place for `n`, of which only what there is is copied.
+    pub fn add_last(&mut self, words: impl IntoIterator<Item = u32>, n: usize) -> Part {
+        let start = self.words.len();
+        self.words.extend(words);
+        assert!(self.words.len() <= start + n, "an array is longer than its place");
+        Part(start..start + n)
+    }
+
     /// All words, in order, as they are copied.
     pub fn words(&self) -> &[u32] {
         &self.words
@@ -82,7 +90,7 @@ impl Pack {
 }
 
 impl Packed {
-    /// A pack whose words lie at the start of `range` already, or will when they are used.
+    /// A pack whose words lie at the start of a GPU's `range` already, or will when they are used.
     pub fn in_place(range: &Arc<SlabRange>) -> Self {
         Self { place: Place::Gpu(Arc::clone(range)) }
     }

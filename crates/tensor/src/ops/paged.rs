@@ -6,7 +6,7 @@
 //! a row that sees none stands in for nothing: it is not written, and attends to zeros. All are
 //! numbers of 32 bits, on the device: a recorded step reads them anew each time.
 
-use super::attention::work::{Work, WorkParts};
+use super::attention::work::{Work, WorkParts, splits_max};
 use super::misuse;
 use super::pack::{Pack, Packed, Part};
 use crate::device::Device;
@@ -60,8 +60,21 @@ struct Rows {
     seq_of_row: Vec<u32>,
 }
 
+/// The place of a recorded step's rows: everything is where it would be for the largest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Sequences, each of one row.
+    pub n_seqs: usize,
+    /// Most keys that one of them sees.
+    pub n_keys_max: usize,
+    /// Tokens of a block.
+    pub block_size: usize,
+    /// The block that sequences name which stand in for nothing.
+    pub spare_block: u32,
+}
+
 /// [`PagedRows`] on their way to a device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PagedParts {
     tables: Part,
     table_starts: Part,
@@ -81,7 +94,8 @@ impl PagedRows {
         for (seq_idx, seq) in seqs.iter().enumerate() {
             let own = first..first + seq.n_rows;
             let first_row = key_counts.len();
-            let rows = own.clone().filter(|row| wanted.is_none_or(|wanted| wanted.contains(row)));
+            let rows =
+                own.clone().filter(|row| wanted.is_none_or(|all| all.binary_search(row).is_ok()));
             key_counts.extend(rows.map(|row| (seq.start_pos + row - own.start + 1) as u32));
             let n_rows = key_counts.len() - first_row;
             seq_of_row.resize(key_counts.len(), seq_idx as u32);
@@ -90,6 +104,46 @@ impl PagedRows {
             first = own.end;
         }
         Self::parts(pack, seqs, Rows { spans, key_counts, seq_of_row }, 0)
+    }
+
+    /// The rows of `seqs`, one each, in the place of as many sequences as there is room for; those
+    /// beyond see no keys. The last to be added to a pack.
+    ///
+    /// Errors: more sequences, rows or keys than there is room for.
+    pub fn pack_in(pack: &mut Pack, seqs: &[SeqRows<'_>], room: Room) -> Result<PagedParts> {
+        let Room { n_seqs, n_keys_max, block_size, .. } = room;
+        let n_blocks_max = n_keys_max.div_ceil(block_size);
+        let fits = |seq: &SeqRows<'_>| {
+            seq.n_rows == 1 && seq.start_pos < n_keys_max && seq.block_table.len() <= n_blocks_max
+        };
+        if seqs.len() > n_seqs || !seqs.iter().all(fits) {
+            return Err(misuse("paged rows", "a step that does not fit into its room"));
+        }
+        // The spare block comes first; the sequences that stand in for nothing have no other.
+        let mut key_counts: Vec<u32> = seqs.iter().map(|seq| seq.start_pos as u32 + 1).collect();
+        let mut starts: Vec<u32> = starts(1, seqs).collect();
+        key_counts.resize(n_seqs, 0);
+        starts.resize(n_seqs, 0);
+        let span = |(first_row, count): (usize, &u32)| RowSpan {
+            first_row,
+            n_rows: 1,
+            n_keys: *count as usize,
+        };
+        let spans: Vec<RowSpan> = key_counts.iter().enumerate().map(span).collect();
+        let n_splits = n_seqs * splits_max(n_keys_max);
+        let work = WorkParts::pack(pack, &spans, &key_counts, &starts, n_splits);
+        let tables = seqs.iter().flat_map(|seq| seq.block_table.iter().copied());
+        let n_blocks = 1 + n_seqs * n_blocks_max;
+        Ok(PagedParts {
+            n_rows: n_seqs,
+            work,
+            n_blocks,
+            table_starts: pack.add(starts),
+            seq_of_row: pack.add(0..n_seqs as u32),
+            key_counts: pack.add(key_counts),
+            tables: pack.add_last(std::iter::once(room.spare_block).chain(tables), n_blocks),
+            spans,
+        })
     }
 
     /// Rows of which each sees as many keys as it is told; attention's list has `room` for as many
@@ -113,12 +167,7 @@ impl PagedRows {
 
     fn parts(pack: &mut Pack, seqs: &[SeqRows<'_>], rows: Rows, room: usize) -> PagedParts {
         let Rows { spans, key_counts, seq_of_row } = rows;
-        let starts = seqs.iter().scan(0, |next, seq| {
-            let start = *next;
-            *next += seq.block_table.len() as u32;
-            Some(start)
-        });
-        let starts: Vec<u32> = starts.collect();
+        let starts: Vec<u32> = starts(0, seqs).collect();
         PagedParts {
             n_rows: key_counts.len(),
             work: WorkParts::pack(pack, &spans, &key_counts, &starts, room),
@@ -170,6 +219,15 @@ impl PagedRows {
     }
 }
 
+/// Where each sequence's blocks begin, the first one's at `first`.
+fn starts(first: u32, seqs: &[SeqRows<'_>]) -> impl Iterator<Item = u32> {
+    seqs.iter().scan(first, |next, seq| {
+        let start = *next;
+        *next += seq.block_table.len() as u32;
+        Some(start)
+    })
+}
+
 impl PagedParts {
     /// The rows, once their pack is on the device.
     ///
@@ -213,5 +271,37 @@ mod tests {
         assert_eq!(some.seq_of_row.as_slice::<u32>(), [0, 1]);
         assert_eq!(some.spans[2], RowSpan { first_row: 2, n_rows: 0, n_keys: 0 });
         assert_eq!(some.table(2), [1, 2, 3]);
+    }
+
+    #[test]
+    fn rows_that_stand_in_for_nothing_name_the_spare_block() {
+        let room = Room { n_seqs: 3, n_keys_max: 6, block_size: 2, spare_block: 99 };
+        let seq = |start_pos, block_table| SeqRows { n_rows: 1, start_pos, block_table };
+        let seqs = [seq(4, &[7, 8, 9][..]), seq(0, &[5])];
+        let mut pack = Pack::default();
+        let before = pack.add([1]);
+        let rows = PagedRows::pack_in(&mut pack, &seqs, room).unwrap();
+        let n_words = pack.words().len();
+        let mut full = Pack::default();
+        assert_eq!(full.add([1]), before);
+        let full_rows = PagedRows::pack_in(&mut full, &[seq(5, &[1, 2, 3]); 3], room).unwrap();
+        assert_eq!(full.words().len(), n_words + 5, "only tables grow");
+        let places = |rows: &PagedParts| {
+            [&rows.tables, &rows.table_starts, &rows.seq_of_row, &rows.key_counts].map(Part::clone)
+        };
+        assert_eq!(places(&rows), places(&full_rows));
+        // On the host the place must be filled up to be looked at.
+        let _ = pack.add_padded([], 6, 0);
+        let rows = rows.unpack(&pack.to_device(&Device::all_cpus()).unwrap()).unwrap();
+        assert_eq!(rows.tables.as_slice::<u32>()[..5], [99, 7, 8, 9, 5]);
+        assert_eq!(rows.table_starts.as_slice::<u32>(), [1, 4, 0]);
+        assert_eq!(rows.key_counts.as_slice::<u32>(), [5, 1, 0]);
+        assert_eq!(rows.seq_of_row.as_slice::<u32>(), [0, 1, 2]);
+        assert_eq!(rows.work.splits.as_slice::<u32>()[..2], [3, 0]);
+        for seqs in [&[seq(6, &[1, 2, 3])][..], &[seq(0, &[1, 2, 3, 4])], &[seq(0, &[1]); 4]] {
+            assert!(PagedRows::pack_in(&mut Pack::default(), seqs, room).is_err());
+        }
+        let two = SeqRows { n_rows: 2, start_pos: 0, block_table: &[1] };
+        assert!(PagedRows::pack_in(&mut Pack::default(), &[two], room).is_err());
     }
 }
