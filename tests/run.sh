@@ -58,7 +58,7 @@ run_tests() {
   if cargo nextest --version >/dev/null 2>&1; then
     local outcome=0
     cargo nextest run --workspace --no-fail-fast || outcome=$?
-    gpu_tests "$(built nextest default/junit.xml)"
+    gpu_tests target/nextest/default/junit.xml
     return $outcome
   else
     cargo test --workspace --exclude messaging-nats --no-fail-fast

@@ -4,7 +4,9 @@
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
-use tensor::ops::{Activation, Arrangement, Matrix, Weight, attention_packed, layer_norm, linear};
+use tensor::ops::{
+    Activation, Arrangement, Matrix, Segments, Weight, attention_packed, layer_norm, linear,
+};
 use tensor::{DType, Device, Tensor};
 
 /// Rows, outputs, inputs.
@@ -64,8 +66,9 @@ fn time_attention(device: &Device, n_rows: usize, n_heads: usize, dim: usize) {
     let width = n_heads * dim;
     let x: Vec<f32> = (0..n_rows * 3 * width).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
     let qkv = Tensor::from_slice(&[n_rows, 3 * width], &x);
+    let segments = Segments::new(device, &[n_rows]).expect("a device that works");
     let time_s = best_of(|| {
-        attention_packed(device, &qkv, n_heads, &[n_rows]).expect("shapes that fit");
+        attention_packed(device, &qkv, n_heads, &segments).expect("shapes that fit");
     });
     let gflops = 4e-9 * (n_rows * n_rows * width) as f64 / time_s;
     let time_us = time_s * 1e6;

@@ -2,7 +2,7 @@
 //! that can ever be needed, embedding rows get what was asked for, KV caches most of the rest.
 
 use crate::sizes::{KvRoom, block_bytes, engine_config, step_limits};
-use crate::worst_case::Trial;
+use crate::worst_case::{StepLimits, Trial};
 use config::Role;
 use config::worker::{Modality, WorkerConfig};
 use models::{Description, Model};
@@ -15,10 +15,19 @@ use types::{Error, ErrorKind, Result};
 /// What is taken later and cannot be tried before: recorded steps, samplers, the driver's own.
 const LATER_BYTES: usize = 512 << 20;
 
+/// The lanes of a device that one worker computes on.
+#[derive(Clone)]
+pub(crate) struct Lanes {
+    /// Of steps.
+    pub(crate) steps: Device,
+    /// Of the tower, where it has one of its own.
+    pub(crate) tower: Option<Device>,
+}
+
 /// A GPU shared out between workers.
 pub(crate) struct Shared {
-    /// A lane for each worker, with all the working memory that it will need.
-    pub(crate) lanes: Vec<Device>,
+    /// Those of each worker, with all the working memory that they will need.
+    pub(crate) lanes: Vec<Lanes>,
     /// What each worker with KV blocks may take for them.
     pub(crate) kv: KvRoom,
 }
@@ -47,11 +56,12 @@ pub(crate) fn share_out(
     let limits = step_limits(config, &description.spec);
     let mut lanes = Vec::with_capacity(roles.len());
     for (idx, &role) in roles.iter().enumerate() {
-        let first = || Ok(Device::Cuda(Arc::clone(cuda)));
-        let device = if idx == 0 { first()? } else { first()?.another_lane()? };
-        let trial = Trial { device: &device, model, limits };
-        try_out(&trial, role, (config, description)).map_err(too_small)?;
-        lanes.push(device);
+        let first = Device::Cuda(Arc::clone(cuda));
+        let tower = first.another_lane()?;
+        let steps = if idx == 0 { first } else { first.another_lane()? };
+        let own = Lanes { steps, tower: Some(tower) };
+        try_out(&own, (model, limits), role, (config, description)).map_err(too_small)?;
+        lanes.push(own);
     }
     let after_trials = context.memory()?.n_bytes_free;
     let taken = Taken {
@@ -71,14 +81,16 @@ pub(crate) fn share_out(
 
 /// What a worker in `role` may have to compute.
 fn try_out(
-    trial: &Trial<'_>,
+    lanes: &Lanes,
+    (model, limits): (&Arc<dyn Model>, StepLimits),
     role: Role,
     (config, description): (&WorkerConfig, &Description),
 ) -> Result<()> {
     let has_tower = role != Role::Decode && config.modality == Modality::Multimodal;
-    if has_tower {
-        trial.encode(&*description.processor)?;
+    if let Some(device) = lanes.tower.as_ref().filter(|_| has_tower) {
+        Trial { device, model, limits }.encode(&*description.processor)?;
     }
+    let trial = Trial { device: &lanes.steps, model, limits };
     if matches!(role, Role::Aggregated | Role::Prefill) {
         trial.prefill()?;
     }

@@ -1,6 +1,6 @@
 //! What computes: a loaded model, or the pretence of one. Loaded once, shared by all engines.
 
-use crate::gpu_memory::{Loaded, share_out};
+use crate::gpu_memory::{Lanes, Loaded, share_out};
 use crate::gpu_moves;
 use crate::load_progress::Shower;
 use crate::sizes::KvRoom;
@@ -22,8 +22,8 @@ pub(crate) struct LoadedModel {
 }
 
 enum Backing {
-    /// With a lane of the device for each worker.
-    Weights(Arc<dyn Model>, Vec<Device>),
+    /// With the lanes of each worker.
+    Weights(Arc<dyn Model>, Vec<Lanes>),
     Mock(MockModel, usize),
 }
 
@@ -40,6 +40,8 @@ pub(crate) struct Crew {
 pub(crate) struct ModelShare<'a> {
     pub(crate) description: &'a Description,
     pub(crate) backend: Backend,
+    /// The lane of the tower, where it has one of its own.
+    pub(crate) tower: Option<Device>,
     pub(crate) kv: KvRoom,
 }
 
@@ -65,7 +67,8 @@ impl LoadedModel {
         gpu_moves::check(&device, crew)?;
         let Device::Cuda(cuda) = &device else {
             let model = read_weights(config, &device)?;
-            let backing = Backing::Weights(model, vec![device; crew.roles.len()]);
+            let lanes = Lanes { steps: device, tower: None };
+            let backing = Backing::Weights(model, vec![lanes; crew.roles.len()]);
             return Ok(Self { description, backing, kv: KvRoom::Host });
         };
         let n_bytes_free_before = cuda.context().memory()?.n_bytes_free;
@@ -89,14 +92,19 @@ impl LoadedModel {
 
     /// What the workers run, in the order of the roles; all share the weights.
     pub(crate) fn shares(&self) -> Vec<ModelShare<'_>> {
-        let share = |backend| ModelShare { description: &self.description, backend, kv: self.kv };
+        let (description, kv) = (&self.description, self.kv);
         match &self.backing {
             Backing::Weights(model, lanes) => {
-                let backend = |lane: &Device| Backend::Model(Arc::clone(model), lane.clone());
-                lanes.iter().map(backend).map(share).collect()
+                let share = |lanes: &Lanes| {
+                    let backend = Backend::Model(Arc::clone(model), lanes.steps.clone());
+                    ModelShare { description, backend, tower: lanes.tower.clone(), kv }
+                };
+                lanes.iter().map(share).collect()
             }
             Backing::Mock(mock, n_workers) => {
-                (0..*n_workers).map(|_| share(Backend::Mock(mock.clone()))).collect()
+                let backend = || Backend::Mock(mock.clone());
+                let share = |_| ModelShare { description, backend: backend(), tower: None, kv };
+                (0..*n_workers).map(share).collect()
             }
         }
     }
@@ -104,7 +112,7 @@ impl LoadedModel {
     /// The device with the weights; none where there is nothing but a pretence.
     pub(crate) fn device(&self) -> Option<&Device> {
         match &self.backing {
-            Backing::Weights(_, lanes) => lanes.first(),
+            Backing::Weights(_, lanes) => lanes.first().map(|lanes| &lanes.steps),
             Backing::Mock(..) => None,
         }
     }

@@ -49,8 +49,9 @@ fn parts(
     place: &Place,
     recorder: WorkerRecorder,
 ) -> Result<WorkerParts> {
-    let ModelShare { description, backend, kv } = share;
-    let sizes = sizes_of_role(engine_config(config, &description.spec, kv)?, place.role);
+    let ModelShare { description, backend, tower, kv } = share;
+    let sizes = engine_config(config, &description.spec, kv)?;
+    let sizes = sizes_of_role(EngineConfig { tower, ..sizes }, place.role);
     let mut card = description.card.clone();
     card.max_seq_len = sizes.scheduler.max_seq_len as u32;
     let (card, placeholders) = match config.modality {

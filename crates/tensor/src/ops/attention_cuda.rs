@@ -150,7 +150,7 @@ fn is_aligned(args: &Args, dtype: DType) -> bool {
         | args.head_stride
         | args.block_stride;
     let addresses = args.q | args.out | args.keys | args.values;
-    (strides * dtype.n_bytes() as u64 | addresses).is_multiple_of(VECTOR_BYTES)
+    ((strides * dtype.n_bytes() as u64) | addresses).is_multiple_of(VECTOR_BYTES)
 }
 
 fn run_splits(
