@@ -60,7 +60,8 @@ impl Core {
         let InFlight { batch, launched, since } = step;
         match launched.and_then(|launched| guarded(|| self.runner.collect(launched))) {
             Ok(samples) => {
-                // A step of nothing but surplus is no sign of health: it stems from one that failed.
+                // A step of nothing but surplus is no sign of health: it stems from one that
+                // failed.
                 let is_wanted = |seq: &SeqStep| self.scheduler.sequence(seq.rank).is_some();
                 if batch.seqs.iter().any(is_wanted) {
                     self.steps.n_failures = 0;

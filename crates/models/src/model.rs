@@ -9,8 +9,8 @@ use types::{Result, TokenId};
 
 /// A loaded model.
 ///
-/// On the processor the bits of a row never depend on its neighbours in the batch, on how a prompt was cut into
-/// chunks, on where its KV blocks lie, or on the number of threads.
+/// On the processor the bits of a row never depend on its neighbours in the batch, on how a prompt
+/// was cut into chunks, on where its KV blocks lie, or on the number of threads.
 pub trait Model: Send + Sync {
     /// Shapes, limits and special tokens.
     fn spec(&self) -> &ModelSpec;

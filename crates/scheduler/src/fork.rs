@@ -60,8 +60,8 @@ impl Scheduler {
         seq.n_shared = n_full;
     }
 
-    /// The prompt is computed, and does not simply go on: every choice gets its first token, and those that go on get a
-    /// sequence, or the prompt is exported for them.
+    /// The prompt is computed, and does not simply go on: every choice gets its first token, and
+    /// those that go on get a sequence, or the prompt is exported for them.
     fn fork(&mut self, rank: Rank, samples: Vec<OutputToken>) {
         let Some(trunk) = self.seqs.get(&rank).cloned() else { return };
         let stopped = self.requests.get(&trunk.request).map(|request| request.stopped.clone());

@@ -156,7 +156,7 @@ impl GpuSteps {
     /// Copies a step's numbers to the device.
     fn bring(&mut self, pack: &Pack) -> Result<Packed> {
         let n_words = pack.words().len();
-        if self.area.n_bytes() < n_words * size_of::<u32>() {
+        if self.area.n_bytes() < size_of_val(pack.words()) {
             // Steps under way read the old one; the driver gives it back after them.
             self.area = area(&self.cuda, n_words.next_power_of_two())?;
         }

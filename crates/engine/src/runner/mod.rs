@@ -67,8 +67,8 @@ impl Runner {
         }
     }
 
-    /// Begins to put the rows of all media, f32 `[n_tokens, hidden_size]` each, where `places` says;
-    /// without an event to wait for they are there.
+    /// Begins to put the rows of all media, f32 `[n_tokens, hidden_size]` each, where `places`
+    /// says; without an event to wait for they are there.
     pub(crate) fn encode(
         &self,
         media: &[&PreparedMedia],

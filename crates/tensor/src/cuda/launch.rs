@@ -210,10 +210,11 @@ impl Context {
         };
         let allowed = function.shared_bytes.max(shared_bytes);
         if allowed > function.shared_bytes {
-            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SIZE;
+            use sys::CUfunction_attribute_enum as Attribute;
+            let size = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function belongs to the bound context.
             let set = unsafe {
-                result::function::set_function_attribute(function.raw, SIZE, allowed.cast_signed())
+                result::function::set_function_attribute(function.raw, size, allowed.cast_signed())
             };
             checked(set, name)?;
         }

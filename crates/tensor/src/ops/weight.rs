@@ -2,7 +2,8 @@
 //!
 //! Contract. Matrices `[n, k]` in f32, bf16 or f16, as checkpoints store them; several that share
 //! their input become one weight. The processor has panels of sixteen outputs `[n/16][k][16]` of
-//! the same type, a GPU rows `[n, k]` in its compute type: widened exactly, narrowed to the nearest.
+//! the same type, a GPU rows `[n, k]` in its compute type: widened exactly, narrowed to the
+//! nearest.
 
 use super::misuse;
 use super::tile::n_panels;

@@ -45,8 +45,8 @@ pub(crate) unsafe fn sigmoid_gate<L: Lanes>(x: L, slope: f32) -> L {
     unsafe { x.div(L::splat(1.0).add(exp(x.mul(L::splat(-slope))))) }
 }
 
-/// GELU with the hyperbolic tangent: x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))). As tanh is a logistic
-/// function, it is x σ(2 √(2/π) (x + 0.044715 x³)).
+/// GELU with the hyperbolic tangent: x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))). As tanh is a
+/// logistic function, it is x σ(2 √(2/π) (x + 0.044715 x³)).
 ///
 /// # Safety
 /// As [`Lanes`].
