@@ -75,11 +75,20 @@ impl Core {
         commands.into_iter().for_each(|command| self.obey(command));
         let has_launched = self.launch();
         let has_collected = self.collect(has_launched);
-        let has_encoded = self.encoder.run(&self.runner, &mut self.stats);
+        let has_encoded = self.encode();
         self.deliver();
         self.wait = self.next_wait(has_launched || has_collected || has_encoded);
         self.publish();
         !self.is_lost
+    }
+
+    /// Lets the tower go on; whether anything happened.
+    fn encode(&mut self) -> bool {
+        self.encoder.run(&self.runner, &mut self.stats).unwrap_or_else(|_| {
+            // Its media are told by whoever fails everything.
+            self.is_lost = true;
+            true
+        })
     }
 
     fn obey(&mut self, command: Command) {

@@ -94,7 +94,8 @@ impl PagedRows {
         for (seq_idx, seq) in seqs.iter().enumerate() {
             let own = first..first + seq.n_rows;
             let first_row = key_counts.len();
-            let rows = own.clone().filter(|row| wanted.is_none_or(|all| all.binary_search(row).is_ok()));
+            let rows =
+                own.clone().filter(|row| wanted.is_none_or(|all| all.binary_search(row).is_ok()));
             key_counts.extend(rows.map(|row| (seq.start_pos + row - own.start + 1) as u32));
             let n_rows = key_counts.len() - first_row;
             seq_of_row.resize(key_counts.len(), seq_idx as u32);
