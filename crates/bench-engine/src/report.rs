@@ -126,8 +126,8 @@ impl StartTimes {
     pub(crate) fn text(&self) -> String {
         let [device, model, engine, first] = self.parts().map(|(_, time)| time.as_secs_f64());
         format!(
-            "start      device {device:.2} s, model {model:.2} s, engine {engine:.2} s, first \
-             token {first:.2} s"
+            "start      device {device:.2} s, model {model:.2} s, engine {engine:.2} s, \
+             first token {first:.2} s"
         )
     }
 

@@ -84,6 +84,19 @@ impl Core {
         !self.is_lost
     }
 
+    /// Lets the tower go on; whether anything happened.
+    fn encode(&mut self) -> bool {
+        let outcome = self.encoder.run(&self.runner, &mut self.stats);
+        for Supplied { id, item_idx, rows } in self.encoder.take_supplied() {
+            self.supply(id, item_idx, rows);
+        }
+        outcome.unwrap_or_else(|_| {
+            // Its media are told by whoever fails everything.
+            self.is_lost = true;
+            true
+        })
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
             Command::Encode(job, sink) => self.encoder.push(*job, sink),
@@ -142,15 +155,6 @@ impl Core {
         self.encoder.abort(id);
         self.scheduler.abort(id);
         self.live.remove(&id);
-    }
-
-    /// One batch of media; whether anything happened.
-    fn encode(&mut self) -> bool {
-        let has_encoded = self.encoder.run(&self.runner, &mut self.stats);
-        for Supplied { id, item_idx, rows } in self.encoder.take_supplied() {
-            self.supply(id, item_idx, rows);
-        }
-        has_encoded
     }
 
     fn deliver(&mut self) {

@@ -83,22 +83,24 @@ impl Encoder {
 
     /// Hands out what has been encoded, and begins the next batch when the tower is free; whether
     /// anything happened.
-    pub(crate) fn run(&mut self, runner: &Runner, stats: &mut EngineStats) -> bool {
-        let has_ended = self.hand_out(stats);
+    ///
+    /// Errors: the device failed, after work had been given to it.
+    pub(crate) fn run(&mut self, runner: &Runner, stats: &mut EngineStats) -> Result<bool> {
+        let has_ended = self.hand_out(stats)?;
         if self.is_busy() {
-            return has_ended;
+            return Ok(has_ended);
         }
         let batch = self.take_batch();
         if batch.is_empty() {
-            return has_ended;
+            return Ok(has_ended);
         }
         stats.n_encoded_items += batch.len() as u64;
         let patches = batch.iter().map(|pending| pending.job.media.plan.grid.n_patches() as u64);
         stats.n_encoded_patches += patches.sum::<u64>();
         stats.encode_batches.add(batch.len() as u64);
         self.begin(runner, batch);
-        self.hand_out(stats);
-        true
+        self.hand_out(stats)?;
+        Ok(true)
     }
 
     /// Rows that have come since the last time, for requests of this engine.
@@ -130,17 +132,17 @@ impl Encoder {
     }
 
     /// Tells the sinks of all media whose rows are there.
-    fn hand_out(&mut self, stats: &mut EngineStats) -> bool {
+    fn hand_out(&mut self, stats: &mut EngineStats) -> Result<bool> {
         let mut has_ended = false;
-        while let Some(first) = self.encoding.pop_front() {
-            if first.done.as_ref().is_some_and(|done| !done.is_done()) {
-                self.encoding.push_front(first);
-                break;
-            }
+        while let Some(first) = self.encoding.front()
+            && first.done.as_ref().map_or(Ok(true), Event::has_come)?
+        {
             has_ended = true;
-            first.end(stats, &mut self.supplied);
+            if let Some(first) = self.encoding.pop_front() {
+                first.end(stats, &mut self.supplied);
+            }
         }
-        has_ended
+        Ok(has_ended)
     }
 
     fn take_batch(&mut self) -> Vec<Pending> {

@@ -80,7 +80,7 @@ impl Core {
         self.steps.n_failures += 1;
         self.stats.n_failed_steps += 1;
         self.scheduler.fail(batch, error);
-        self.is_lost = self.runner.synchronize().is_err();
+        self.is_lost |= self.runner.synchronize().is_err();
     }
 
     /// The tokens of a step; a request whose token could not be chosen fails alone, unless it did

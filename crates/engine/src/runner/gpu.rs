@@ -155,12 +155,12 @@ impl GpuSteps {
 
     /// Copies a step's numbers to the device.
     fn bring(&mut self, pack: &Pack) -> Result<Packed> {
-        let n_words = pack.words().len();
-        if self.area.n_bytes() < size_of_val(pack.words()) {
+        let words = pack.words();
+        if self.area.n_bytes() < size_of_val(words) {
             // Steps under way read the old one; the driver gives it back after them.
-            self.area = area(&self.cuda, n_words.next_power_of_two())?;
+            self.area = area(&self.cuda, words.len().next_power_of_two())?;
         }
-        self.upload.send(pack.words(), self.area.address())?;
+        self.upload.send(words, self.area.address())?;
         Ok(Packed::in_place(&self.area))
     }
 }

@@ -41,6 +41,8 @@ impl ModelRunner {
             Device::Cpu(_) => Steps::Host(HostSteps::default()),
             Device::Cuda(cuda) => Steps::Gpu(Box::new(GpuSteps::new(cuda, model.spec(), cfg)?)),
         };
+        // What was given to the lane until now, the model's weights above all, is there for others.
+        device.synchronize()?;
         let tower = match &cfg.tower {
             Some(lane) => lane.clone(),
             None => device.another_lane()?,

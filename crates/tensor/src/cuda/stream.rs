@@ -136,6 +136,18 @@ impl Event {
         self.context.bind().is_ok() && unsafe { result::event::query(self.raw) }.is_ok()
     }
 
+    /// Whether what it marks is done; unlike [`Self::is_done`] it tells failure from delay.
+    ///
+    /// Errors: something failed on the way.
+    pub fn has_come(&self) -> Result<bool> {
+        self.context.bind()?;
+        // SAFETY: the event lives as long as `self`.
+        match unsafe { result::event::query(self.raw) } {
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            outcome => checked(outcome, "finish its work").map(|()| true),
+        }
+    }
+
     /// Milliseconds from `earlier` to this one; both timed, both done.
     ///
     /// Errors: they are not.

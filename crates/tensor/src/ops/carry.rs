@@ -54,6 +54,8 @@ mod tests {
     use super::*;
     use crate::ops::cases::cuda_device;
 
+    const SIZES: [usize; 7] = [1, 2, 31, 127, 128, 129, 1000];
+
     /// Every third token of `n` comes from the samples, backwards.
     fn check(device: &Device, n: usize) {
         let n_sampled = n as u32 + 3;
@@ -76,13 +78,13 @@ mod tests {
 
     #[test]
     fn sampled_tokens_go_where_they_are_wanted() {
-        [1, 2, 31, 127, 128, 129, 1000].map(|n| check(&Device::all_cpus(), n));
+        SIZES.into_iter().for_each(|n| check(&Device::all_cpus(), n));
     }
 
     #[test]
     fn cuda_sampled_tokens_go_where_they_are_wanted() {
         if let Some(device) = cuda_device(DType::F32) {
-            [1, 2, 31, 127, 128, 129, 1000].map(|n| check(&device, n));
+            SIZES.into_iter().for_each(|n| check(&device, n));
         }
     }
 }
