@@ -2,7 +2,7 @@
 //! what the choice of algorithms promises.
 
 use super::*;
-use crate::cuda::{CudaOptions, Event, GemmChoices};
+use crate::cuda::{CudaOptions, GemmChoices};
 use crate::ops::cases::{Random, cuda_device};
 use crate::ops::gpu_cases::{COMPUTE, assert_near, gpus, poison, rounded, twice, widened};
 use crate::ops::linear_cuda_skinny::{self, Kernel, Plan};
