@@ -58,9 +58,11 @@ fn parts(
         Modality::Text => (without_media(card)?, Vec::new()),
         Modality::Multimodal => (card, description.spec.placeholders.clone()),
     };
+    let engine = engine::start(backend, sizes)?;
+    engine.warm_up()?;
     Ok(WorkerParts {
         planes: planes.clone(),
-        engine: engine::start(backend, sizes)?,
+        engine,
         processor: Arc::clone(&description.processor),
         placeholders,
         card,
@@ -132,11 +134,15 @@ fn stages(place: &Place) -> Stages {
     }
 }
 
-/// An engine that never holds KV has no pool of it.
+/// An engine that never holds KV has no pool of it, and one that never decodes records no steps.
 pub(crate) fn sizes_of_role(mut sizes: EngineConfig, role: Role) -> EngineConfig {
     match role {
-        Role::Encode => sizes.scheduler.n_blocks = N_BLOCKS_WITHOUT_KV,
-        Role::Aggregated | Role::Prefill | Role::Decode => {}
+        Role::Encode => {
+            sizes.scheduler.n_blocks = N_BLOCKS_WITHOUT_KV;
+            sizes.graph_batch_sizes.clear();
+        }
+        Role::Prefill => sizes.graph_batch_sizes.clear(),
+        Role::Aggregated | Role::Decode => {}
     }
     sizes
 }
