@@ -78,9 +78,10 @@ impl Core {
         let has_launched = self.launch();
         let has_collected = self.collect(has_launched);
         let has_encoded = self.encode();
-        self.deliver();
         self.wait = self.next_wait(has_launched || has_collected || has_encoded);
+        // Whoever hears of something finds it in the figures.
         self.publish();
+        self.deliver();
         !self.is_lost
     }
 

@@ -158,8 +158,8 @@ impl Request {
         new
     }
 
-    /// Whether a choice may go on with a next token before that is known: unless it will be the last
-    /// at any rate, or becomes several sequences, or goes elsewhere. `n_tokens` counts it.
+    /// Whether a choice may go on with a next token before that is known: unless it will be the
+    /// last at any rate, or becomes several sequences, or goes elsewhere. `n_tokens` counts it.
     pub(crate) fn goes_on(&self, n_tokens: usize, seq_len_max: usize) -> bool {
         let is_alone = self.forked || (self.n_choices == 1 && self.until == Until::End);
         is_alone && !self.stop.is_full(n_tokens - self.question_len) && n_tokens < seq_len_max
