@@ -4,8 +4,8 @@
 //! [`super::weight`]; sums, the bias and what is done with them are f32. Result in the compute type
 //! `[rows, n]` (`[rows, n/2]` for [`Activation::SwiGlu`]), or f32 where it says so.
 //! On the processor, sums are strictly in order of k. On a GPU, the bits of a row depend on the
-//! rows beside it only where more than [`super::linear_cuda::SKINNY_ROWS_MAX`] of them go through the
-//! library, unless the device is deterministic.
+//! rows beside it only where there are more than 64 of them, unless the device is
+//! deterministic.
 
 use super::tile::{Panels, Rows, Sink, product};
 use super::weight::{Arrangement, Weight};
