@@ -150,7 +150,7 @@ fn cuda_more_choices_than_the_sampler_takes_come_in_turns() {
 
 /// A picture is encoded on a lane of its own while others get their tokens.
 #[test]
-fn cuda_aborts_and_pictures_leave_nothing_behind() {
+fn cuda_pictures_beside_steps_leave_nothing_behind() {
     let Some((device, model)) = gpu() else { return };
     for setup in (Setup { graph_batch_sizes: SIZES, ..Setup::default() }).both_ways() {
         let rig = Rig::on(&device, &model, setup);
