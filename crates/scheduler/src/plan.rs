@@ -43,8 +43,8 @@ impl Scheduler {
     /// The next step, or nothing when no sequence can go on now.
     ///
     /// The caller runs it and calls [`Self::finish`] or [`Self::fail`]. It may ask again once
-    /// before it does: the next step then assumes that every sequence in the one under way goes on, with
-    /// tokens that nobody knows yet. Steps run and finish in order.
+    /// before it does: the next step then assumes that every sequence in the one under way goes
+    /// on, with tokens that nobody knows yet. Steps run and finish in order.
     pub fn next_batch(&mut self) -> Option<Batch> {
         if !self.may_launch() {
             return None;

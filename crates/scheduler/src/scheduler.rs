@@ -112,8 +112,8 @@ impl Scheduler {
         self.abandon_transfers(id);
     }
 
-    /// Fails every request that takes part in a step: the device could not run it. A later step that
-    /// is under way goes on for all others.
+    /// Fails every request that takes part in a step: the device could not run it. A later step
+    /// that is under way goes on for all others.
     pub fn fail(&mut self, batch: &crate::Batch, error: &Error) {
         self.pool.finish(batch.step);
         for seq in &batch.seqs {

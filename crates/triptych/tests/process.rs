@@ -98,7 +98,7 @@ fn what_is_wrong_is_said_in_words() {
     let model = demo_model();
     let model = model.to_str().unwrap();
     serve(&["--model-path", model, "--roles", "e,p"], "--roles");
-    serve(&["--model-path", model, "--device", "cuda"], "CUDA");
+    serve(&["--model-path", model, "--device", "cuda:99"], "--device cuda:99: ");
     serve(&["--model-path", model, "--override-engine-args", "{\"a\": 1}"], "unknown key");
     let worker = |args: &[&str], expect: &str| {
         check(program("worker").args(["--model-path", model]).args(args), expect);
