@@ -1,8 +1,8 @@
 //! Tokens that one step hands to the next on the device, before the host has seen them.
 //!
 //! Contract. `tokens`, `sampled` and `sources` are u32; where `sources[i]` is an index of
-//! `sampled`, `tokens[i]` becomes that element; elsewhere ([`KNOWN`]) it stays as it is. On a GPU the work is
-//! given to the device's stream and nobody waits for it.
+//! `sampled`, `tokens[i]` becomes that element; elsewhere ([`KNOWN`]) it stays as it is. On a GPU
+//! the work is given to the device's stream and nobody waits for it.
 
 use super::misuse;
 use crate::cuda::{Arg, Grid};
