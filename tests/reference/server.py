@@ -7,16 +7,20 @@ import time
 import urllib.parse
 
 TIMEOUT_S = 300
+# Servers close connections on which nothing comes for a while; from this age on take another.
+IDLE_S_MAX = 2
 
 
 class Server:
     def __init__(self, url):
         parts = urllib.parse.urlsplit(url)
         self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        self.last_used = time.perf_counter()
         self.model = self._get("/v1/models")["data"][0]["id"]
 
     def answer(self, pictures, text, n_tokens_max):
         """The greedy answer, not streamed."""
+        self._connect()
         reply = self._post(body(self.model, pictures, text, max_tokens=n_tokens_max))
         return json.loads(reply.read())["choices"][0]["message"]["content"]
 
@@ -24,6 +28,7 @@ class Server:
         """(seconds to the first text, seconds to the last, usage) of a streamed answer."""
         request = body(self.model, pictures, text, max_tokens=n_tokens, stream=True, **more)
         request["stream_options"] = {"include_usage": True}
+        self._connect()
         start, times, usage = time.perf_counter(), [], None
         for event in events(self._post(request)):
             if any(choice["delta"].get("content") for choice in event["choices"]):
@@ -32,6 +37,12 @@ class Server:
         if not times:
             raise SystemExit("the server streamed no text")
         return times[0], times[-1], usage
+
+    def _connect(self):
+        """A connection that the server has not closed, before anything is timed."""
+        if time.perf_counter() - self.last_used > IDLE_S_MAX:
+            self.connection.close()
+            self.connection.connect()
 
     def _get(self, path):
         self.connection.request("GET", path)
@@ -43,6 +54,7 @@ class Server:
         reply = self.connection.getresponse()
         if reply.status != 200:
             raise SystemExit(f"the server answered {reply.status}: {reply.read().decode()}")
+        self.last_used = time.perf_counter()
         return reply
 
 
