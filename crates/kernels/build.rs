@@ -34,7 +34,8 @@ const FLAGS: &[&str] = &[
 fn main() {
     println!("cargo::rerun-if-changed=cu");
     println!("cargo::rerun-if-changed=build.rs");
-    for name in ["NVCC", "CUDA_HOME", "PATH"] {
+    // Not PATH: it differs from shell to shell, and everything would be built again each time.
+    for name in ["NVCC", "CUDA_HOME"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
