@@ -135,22 +135,6 @@ impl Tensor {
         tensor
     }
 
-    /// The rows of all `parts`, f32 `[_, row_len]`, in order; a single part is not copied.
-    pub fn concatenated(mut parts: Vec<Self>, row_len: usize) -> Self {
-        if parts.len() == 1 {
-            return parts.remove(0);
-        }
-        let n_rows = parts.iter().map(Self::n_rows).sum();
-        let mut whole = Self::scratch::<f32>(&[n_rows, row_len]);
-        let mut rest = whole.as_mut_slice::<f32>();
-        for part in &parts {
-            let (place, behind) = rest.split_at_mut(part.as_f32().len());
-            place.copy_from_slice(part.as_f32());
-            rest = behind;
-        }
-        whole
-    }
-
     /// Sizes of the dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
