@@ -8,6 +8,7 @@
 # libcublasLt.
 # TRIPTYCH_KERNELS_DIR there names a folder of kernels, compiled by nvcc alone, to use instead.
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "$0")"
 here=$PWD
 
@@ -25,7 +26,7 @@ build() {
 
 pack() {
   local folder program built
-  folder=$(mkdir -p "$1" && cd "$1" && pwd)
+  folder=$(cd "$called_from" && mkdir -p "$1" && cd "$1" && pwd)
   cd "$here/.."
   . launch/lib.sh
   need_rust

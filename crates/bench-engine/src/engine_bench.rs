@@ -80,6 +80,7 @@ fn begin(
     let plan = Plan::new(args, target, description, rows)?;
     let on = (&model, &target.device);
     let rig = Rig::start(on, description.clone(), plan.sizes, Stepping::Usual)?;
+    rig.warm_up()?;
     let ready = Instant::now();
     rig.at_once(&Questions { spec: &description.spec }.texts(1, 1, 1))?;
     let times = StartTimes {

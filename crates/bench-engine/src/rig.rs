@@ -129,6 +129,13 @@ impl Rig {
         Ok(Self { engine, description, n_asked: AtomicU64::new(1) })
     }
 
+    /// Records the steps that can be recorded.
+    ///
+    /// Errors: the device fails.
+    pub(crate) fn warm_up(&self) -> Result<()> {
+        self.engine.warm_up()
+    }
+
     /// How a square picture is seen.
     ///
     /// Errors: the model takes none, or not of that size.

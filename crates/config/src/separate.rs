@@ -148,7 +148,7 @@ impl WorkerProcessFlags {
     /// Reads the files that the flags name and checks every value, for a worker in `role`.
     pub fn resolve(self, role: Role, world: &World) -> Result<WorkerProcessConfig> {
         let process = self.process.resolve(None)?;
-        let worker = self.worker.resolve(&process, world.hub_cache.as_deref())?;
+        let worker = self.worker.resolve(&process, world)?;
         let cluster = self.cluster.resolve(worker.engine.transfer_backend, world)?;
         Ok(WorkerProcessConfig {
             place: self.place.resolve(role, &cluster.namespace)?,

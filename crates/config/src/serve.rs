@@ -95,7 +95,7 @@ impl ServeFlags {
         let process = self.process.resolve(Some(self.frontend.http_host))?;
         Ok(ServeConfig {
             frontend: self.frontend.resolve(&process)?,
-            worker: self.worker.resolve(&process, world.hub_cache.as_deref())?,
+            worker: self.worker.resolve(&process, world)?,
             roles: check_roles(self.roles)?,
             engine: self.engine.resolve(),
             cluster: self.cluster.resolve_for_one_process(world)?,

@@ -3,6 +3,7 @@
 use crate::engine_args::{EngineArgs, EngineFlags};
 use crate::model_path;
 use crate::process::ProcessConfig;
+use crate::world::World;
 use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use types::{Error, Result};
 
 /// A chat template is a page or two; whatever is larger is another file given by mistake.
 const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
+/// In the user's cache folder.
+const GEMM_CHOICES: &str = "triptych/gemm-choices.json";
 
 /// What users write about a worker.
 #[derive(Debug, Clone, clap::Args)]
@@ -79,6 +82,10 @@ pub struct WorkerFlags {
         help_heading = "Engine"
     )]
     pub override_engine_args: Option<String>,
+    /// Where the algorithms of matrix products on GPUs are kept, for all roles that share one
+    /// [default: triptych/gemm-choices.json in the user's cache folder].
+    #[arg(long, env = "TRIPTYCH_GEMM_CHOICES", value_name = "FILE", help_heading = "Engine")]
+    pub gemm_choices: Option<PathBuf>,
     /// Most requests that wait for a place in the batch; more are refused with 429.
     #[arg(
         long,
@@ -124,6 +131,8 @@ pub struct WorkerConfig {
     pub queue_len_max: usize,
     /// Longest time that a transfer from another worker may take without any progress.
     pub kv_transfer_timeout: Duration,
+    /// Where the algorithms of matrix products on GPUs are kept; `None` keeps them nowhere.
+    pub gemm_choices: Option<PathBuf>,
     /// The engine's shape.
     pub engine: EngineArgs,
 }
@@ -178,13 +187,14 @@ impl WorkerFlags {
     pub fn resolve(
         self,
         process: &ProcessConfig,
-        hub_cache: Option<&Path>,
+        world: &World,
     ) -> Result<WorkerConfig> {
         let Some(model) = &self.model_path else {
             return Err(Error::invalid("--model-path: expected a model folder or a hub id"));
         };
-        let model = model_path::find(model, hub_cache)?;
+        let model = model_path::find(model, world.hub_cache.as_deref())?;
         let engine = self.engine_args()?;
+        let cached = || Some(world.cache.as_ref()?.join(GEMM_CHOICES));
         Ok(WorkerConfig {
             model_folder: model.folder,
             served_model_name: served_name(self.served_model_name, model.name)?,
@@ -203,6 +213,7 @@ impl WorkerFlags {
             embedding_cache_bytes: gigabytes(self.multimodal_embedding_cache_capacity_gb)?,
             queue_len_max: self.max_queue_length,
             kv_transfer_timeout: Duration::from_millis(engine.kv_transfer_timeout_ms as u64),
+            gemm_choices: self.gemm_choices.or_else(cached),
             engine,
         })
     }

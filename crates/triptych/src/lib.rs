@@ -7,6 +7,7 @@ pub mod check;
 mod connect;
 mod device;
 mod fronting;
+mod gemm_choices;
 mod gpu_memory;
 mod gpu_moves;
 mod load_progress;

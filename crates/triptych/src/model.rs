@@ -1,5 +1,6 @@
 //! What computes: a loaded model, or the pretence of one. Loaded once, shared by all engines.
 
+use crate::gemm_choices;
 use crate::gpu_memory::{Lanes, Loaded, share_out};
 use crate::gpu_moves;
 use crate::load_progress::Shower;
@@ -8,6 +9,7 @@ use config::worker::{LoadFormat, WorkerConfig};
 use config::{EngineKind, MockConfig, Role, TransportChoice};
 use engine::{Backend, MockCost, MockModel, MockScript};
 use models::{Description, Model};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tensor::Device;
@@ -19,6 +21,8 @@ pub(crate) struct LoadedModel {
     description: Description,
     backing: Backing,
     kv: KvRoom,
+    /// Where a GPU's algorithms are kept.
+    gemm_choices: Option<PathBuf>,
 }
 
 enum Backing {
@@ -56,7 +60,7 @@ impl LoadedModel {
             EngineKind::Mock(mock) => {
                 let mock = mock_model(mock, &description)?;
                 let backing = Backing::Mock(mock, crew.roles.len());
-                Ok(Self { description, backing, kv: KvRoom::Host })
+                Ok(Self { description, backing, kv: KvRoom::Host, gemm_choices: None })
             }
             EngineKind::Native => Self::with_weights(config, description, crew),
         }
@@ -69,14 +73,19 @@ impl LoadedModel {
             let model = read_weights(config, &device)?;
             let lanes = Lanes { steps: device, tower: None };
             let backing = Backing::Weights(model, vec![lanes; crew.roles.len()]);
-            return Ok(Self { description, backing, kv: KvRoom::Host });
+            return Ok(Self { description, backing, kv: KvRoom::Host, gemm_choices: None });
         };
+        if let Some(path) = &config.gemm_choices {
+            gemm_choices::take_up(cuda, path);
+        }
         let n_bytes_free_before = cuda.context().memory()?.n_bytes_free;
         let began = Instant::now();
         let model = read_weights(config, &device)?;
         let loaded = Loaded { n_bytes_free_before, time: began.elapsed() };
         let shared = share_out(cuda, &model, (config, &description), &crew.roles, &loaded)?;
-        Ok(Self { description, backing: Backing::Weights(model, shared.lanes), kv: shared.kv })
+        let gemm_choices = config.gemm_choices.clone();
+        let backing = Backing::Weights(model, shared.lanes);
+        Ok(Self { description, backing, kv: shared.kv, gemm_choices })
     }
 
     /// [`Self::load`], beside the async threads.
@@ -106,6 +115,13 @@ impl LoadedModel {
                 let share = |_| ModelShare { description, backend: backend(), tower: None, kv };
                 (0..*n_workers).map(share).collect()
             }
+        }
+    }
+
+    /// Keeps the algorithms of the products that have been computed by now for other processes.
+    pub(crate) fn keep_gemm_choices(&self) {
+        if let (Some(Device::Cuda(cuda)), Some(path)) = (self.device(), &self.gemm_choices) {
+            gemm_choices::keep(cuda, path);
         }
     }
 

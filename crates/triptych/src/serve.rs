@@ -55,6 +55,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Served> {
         let telemetry = &system.telemetry;
         workers.push(workers::start(&planes, share, &config.worker, &place, telemetry).await?);
     }
+    model.keep_gemm_choices();
     let drain_deadline = config.process.drain_deadline;
     let fronting = listening.front(planes.clone(), config.frontend, &system, &shutdown).await?;
     Ok(Served {

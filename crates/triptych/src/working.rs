@@ -38,6 +38,7 @@ async fn join(config: &WorkerProcessConfig, system: &System) -> Result<(Planes, 
     let share = model.shares().into_iter().next();
     let share = share.ok_or_else(|| Error::internal("a model was loaded for nobody"))?;
     let worker = workers::start(&planes, share, &config.worker, place, telemetry).await?;
+    model.keep_gemm_choices();
     workers::announce(&config.worker, role, &worker);
     system.ready();
     Ok((planes, worker))

@@ -119,11 +119,13 @@ impl PagedRows {
         if seqs.len() > n_seqs || !seqs.iter().all(fits) {
             return Err(misuse("paged rows", "a step that does not fit into its room"));
         }
-        // The spare block comes first; the sequences that stand in for nothing have no other.
         let mut key_counts: Vec<u32> = seqs.iter().map(|seq| seq.start_pos as u32 + 1).collect();
-        let mut starts: Vec<u32> = starts(1, seqs).collect();
+        let mut starts: Vec<u32> = starts(seqs).collect();
         key_counts.resize(n_seqs, 0);
-        starts.resize(n_seqs, 0);
+        // The spare block comes last, so that every table ends where the next one begins; the
+        // sequences that stand in for nothing have no other.
+        let n_own_blocks: usize = seqs.iter().map(|seq| seq.block_table.len()).sum();
+        starts.resize(n_seqs, n_own_blocks as u32);
         let span = |(first_row, count): (usize, &u32)| RowSpan {
             first_row,
             n_rows: 1,
@@ -141,7 +143,7 @@ impl PagedRows {
             table_starts: pack.add(starts),
             seq_of_row: pack.add(0..n_seqs as u32),
             key_counts: pack.add(key_counts),
-            tables: pack.add_last(std::iter::once(room.spare_block).chain(tables), n_blocks),
+            tables: pack.add_last(tables.chain([room.spare_block]), n_blocks),
             spans,
         })
     }
@@ -167,7 +169,7 @@ impl PagedRows {
 
     fn parts(pack: &mut Pack, seqs: &[SeqRows<'_>], rows: Rows, room: usize) -> PagedParts {
         let Rows { spans, key_counts, seq_of_row } = rows;
-        let starts: Vec<u32> = starts(0, seqs).collect();
+        let starts: Vec<u32> = starts(seqs).collect();
         PagedParts {
             n_rows: key_counts.len(),
             work: WorkParts::pack(pack, &spans, &key_counts, &starts, room),
@@ -219,9 +221,9 @@ impl PagedRows {
     }
 }
 
-/// Where each sequence's blocks begin, the first one's at `first`.
-fn starts(first: u32, seqs: &[SeqRows<'_>]) -> impl Iterator<Item = u32> {
-    seqs.iter().scan(first, |next, seq| {
+/// Where each sequence's blocks begin.
+fn starts(seqs: &[SeqRows<'_>]) -> impl Iterator<Item = u32> {
+    seqs.iter().scan(0, |next, seq| {
         let start = *next;
         *next += seq.block_table.len() as u32;
         Some(start)
@@ -293,8 +295,10 @@ mod tests {
         // On the host the place must be filled up to be looked at.
         let _ = pack.add_padded([], 6, 0);
         let rows = rows.unpack(&pack.to_device(&Device::all_cpus()).unwrap()).unwrap();
-        assert_eq!(rows.tables.as_slice::<u32>()[..5], [99, 7, 8, 9, 5]);
-        assert_eq!(rows.table_starts.as_slice::<u32>(), [1, 4, 0]);
+        assert_eq!(rows.tables.as_slice::<u32>()[..5], [7, 8, 9, 5, 99]);
+        assert_eq!(rows.table_starts.as_slice::<u32>(), [0, 3, 4]);
+        assert_eq!([rows.table(0), rows.table(1)], [&[7, 8, 9][..], &[5]]);
+        assert_eq!(rows.table(2)[0], 99);
         assert_eq!(rows.key_counts.as_slice::<u32>(), [5, 1, 0]);
         assert_eq!(rows.seq_of_row.as_slice::<u32>(), [0, 1, 2]);
         assert_eq!(rows.work.splits.as_slice::<u32>()[..2], [3, 0]);
