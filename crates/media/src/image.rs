@@ -1,5 +1,6 @@
 //! A decoded picture and its size.
 
+use std::ops::Range;
 use types::{Error, Result};
 
 /// Bytes of one RGB pixel.
@@ -34,6 +35,40 @@ impl Size {
     /// Bytes of its RGB pixels.
     pub(crate) fn n_bytes(self) -> usize {
         self.width as usize * self.height as usize * CHANNELS
+    }
+}
+
+/// A rectangle inside a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// Columns to its left.
+    pub left: u32,
+    /// Rows above it.
+    pub top: u32,
+    /// Its own size.
+    pub size: Size,
+}
+
+impl Window {
+    /// All of a picture of this size.
+    pub fn whole(size: Size) -> Self {
+        Self { left: 0, top: 0, size }
+    }
+
+    /// A rectangle of `size` in the middle of `of`, which is as large at least; of an odd rest the
+    /// larger part is right and below.
+    pub fn centred(size: Size, of: Size) -> Self {
+        Self { left: (of.width - size.width) / 2, top: (of.height - size.height) / 2, size }
+    }
+
+    /// Its columns in the picture.
+    pub(crate) fn columns(self) -> Range<u32> {
+        self.left..self.left + self.size.width
+    }
+
+    /// Its rows in the picture.
+    pub(crate) fn rows(self) -> Range<u32> {
+        self.top..self.top + self.size.height
     }
 }
 

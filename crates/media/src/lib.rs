@@ -18,9 +18,11 @@ mod limits;
 mod pixels;
 mod png;
 pub mod resize;
+mod tiles;
 mod webp;
 
 pub use decode::{AlphaPolicy, decode, decode_with};
 pub use header::{Format, Header, header};
-pub use image::{Image, Size};
+pub use image::{Image, Size, Window};
 pub use limits::Limits;
+pub use tiles::{padded, tiles};

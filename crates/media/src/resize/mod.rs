@@ -9,32 +9,39 @@ mod avx2;
 mod pass;
 mod taps;
 
-use crate::{Image, Size};
+use crate::{Image, Size, Window};
 use taps::{Filter, Taps};
 
 /// Bicubic (a = -0.5), antialiased when shrinking: support 2 pixels times the ratio.
 ///
 /// An empty `size` gives a picture without pixels.
 pub fn bicubic(image: &Image, size: Size) -> Image {
-    resample(image, size, &Filter::BICUBIC)
+    resample(image, size, Window::whole(size), &Filter::BICUBIC)
+}
+
+/// The part inside `window` of what [`bicubic`] gives, at the cost of that part alone.
+///
+/// The window lies inside `size`.
+pub fn bicubic_window(image: &Image, size: Size, window: Window) -> Image {
+    resample(image, size, window, &Filter::BICUBIC)
 }
 
 /// Bilinear, antialiased when shrinking: support 1 pixel times the ratio.
 ///
 /// An empty `size` gives a picture without pixels.
 pub fn bilinear(image: &Image, size: Size) -> Image {
-    resample(image, size, &Filter::BILINEAR)
+    resample(image, size, Window::whole(size), &Filter::BILINEAR)
 }
 
-fn resample(image: &Image, size: Size, filter: &Filter) -> Image {
-    let Size { width, height } = size;
+fn resample(image: &Image, size: Size, window: Window, filter: &Filter) -> Image {
+    let Size { width, height } = window.size;
     let mut rgb = None;
-    if width != image.width {
-        let taps = Taps::new(image.width, width, filter);
+    if size.width != image.width || width != size.width {
+        let taps = Taps::new((image.width, size.width), window.columns(), filter);
         rgb = Some(pass::columns(&image.rgb, image.width as usize, &taps));
     }
-    if height != image.height {
-        let taps = Taps::new(image.height, height, filter);
+    if size.height != image.height || height != size.height {
+        let taps = Taps::new((image.height, size.height), window.rows(), filter);
         rgb = Some(pass::rows(rgb.as_ref().unwrap_or(&image.rgb), width as usize, &taps));
     }
     Image { width, height, rgb: rgb.unwrap_or_else(|| image.rgb.clone()) }

@@ -116,7 +116,8 @@ mod tests {
     fn both_versions_have_the_same_bits() {
         for (n_in, n_out) in [(1, 1), (1, 7), (7, 1), (2, 3), (100, 99), (99, 100), (640, 31)] {
             for filter in [Filter::BICUBIC, Filter::BILINEAR] {
-                check(&Taps::new(n_in, n_out, &filter), n_in as usize, n_out as usize);
+                let taps = Taps::new((n_in, n_out), 0..n_out, &filter);
+                check(&taps, n_in as usize, n_out as usize);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Which source pixels make a destination pixel, and with what weights.
 
+use std::ops::Range;
+
 /// Fractional bits of a weight: what an i32 leaves free beside an 8-bit pixel and two bits of
 /// headroom for sums that overshoot.
 pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
@@ -28,12 +30,12 @@ pub(super) struct Taps {
 }
 
 impl Taps {
-    /// The weights that make `n_out` pixels of `n_in`.
-    pub(super) fn new(n_in: u32, n_out: u32, filter: &Filter) -> Self {
+    /// The weights of those of `n_out` pixels that are wanted, where these are made of `n_in`.
+    pub(super) fn new((n_in, n_out): (u32, u32), wanted: Range<u32>, filter: &Filter) -> Self {
         let mut taps = Self { starts: Vec::new(), ends: Vec::new(), weights: Vec::new() };
         let ratio = f64::from(n_in) / f64::from(n_out);
         let mut exact = Vec::new();
-        for pixel in 0..n_out {
+        for pixel in wanted {
             let centre = (f64::from(pixel) + 0.5) * ratio;
             let start = weigh(&mut exact, centre, ratio.max(1.0), n_in, filter);
             taps.starts.push(start);

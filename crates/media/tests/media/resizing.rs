@@ -1,7 +1,7 @@
 //! Resizing, held against pictures that Pillow resized for the reference's image processor.
 
 use crate::common::{bytes, json, list, number, text};
-use media::{Image, Limits, Size, decode, resize};
+use media::{Image, Limits, Size, Window, decode, resize};
 use serde_json::Value;
 
 #[test]
@@ -41,6 +41,37 @@ fn equal_size_is_a_copy() {
     let image = noise(17, 9, 1);
     assert_eq!(resize::bicubic(&image, image.size()), image);
     assert_eq!(resize::bilinear(&image, image.size()), image);
+}
+
+#[test]
+fn a_window_of_the_result_is_cut_out_of_it() {
+    let check = |(width, height), (new_width, new_height)| {
+        let image = noise(width, height, 3);
+        let size = Size::new(new_width, new_height);
+        let whole = resize::bicubic(&image, size);
+        for (left, top, width, height) in [
+            (0, 0, new_width, new_height),
+            (0, 0, 1, new_height),
+            (0, new_height - 1, new_width, 1),
+            (new_width / 3, new_height / 3, new_width / 2, new_height / 2),
+        ] {
+            let window = Window { left, top, size: Size::new(width, height) };
+            let part = resize::bicubic_window(&image, size, window);
+            let rows = whole.rgb.chunks_exact(new_width as usize * 3);
+            let columns = left as usize * 3..(left + width) as usize * 3;
+            let rows = rows.skip(top as usize).take(height as usize);
+            let expected: Vec<u8> = rows.flat_map(|row| row[columns.clone()].to_vec()).collect();
+            assert_eq!((part.size(), part.rgb), (window.size, expected), "{window:?}");
+        }
+    };
+    check((20, 30), (40, 9));
+    check((20, 30), (20, 30));
+    check((20, 30), (20, 7));
+    check((20, 30), (31, 30));
+    // What all of this would take is more than there is.
+    let size = Size::new(1_000_000, 1_000_000);
+    let window = Window::centred(Size::new(8, 8), size);
+    assert_eq!(resize::bicubic_window(&noise(3, 4, 5), size, window).size(), window.size);
 }
 
 #[test]
