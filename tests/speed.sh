@@ -110,9 +110,9 @@ overhead() {
 # transfers: reads between two processes, and what the tools of the trade move in the same run.
 transfers() {
   say "reads over TCP, and iperf3"
-  cargo run --quiet --release -p transport-tcp --example time_reads
+  cargo run --quiet --release -p transport-tcp --example time_tcp
   say "reads over UCX, and ucx_perftest"
-  cargo run --quiet --release -p transport-ucx --example time_reads
+  cargo run --quiet --release -p transport-ucx --example time_ucx
 }
 
 main "$@"

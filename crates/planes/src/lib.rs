@@ -8,6 +8,7 @@ pub mod cluster_key;
 pub mod conformance;
 pub mod discovery;
 pub mod lease;
+pub mod measure;
 pub mod messaging;
 pub mod pulse;
 pub mod random;
