@@ -9,6 +9,7 @@ mod files;
 mod layers;
 pub mod model;
 mod options;
+mod pixels;
 pub mod processor;
 mod safetensors;
 pub mod step;
@@ -25,6 +26,7 @@ use tensor::{DType, Device};
 use types::Result;
 use types::card::ModelCard;
 
+pub use media::Size;
 pub use model::{KvShape, Model, ModelSpec, Positions};
 pub use processor::{MediaPlan, PreparedMedia, Processor};
 pub use step::{EmbeddingRows, Step, StepInput, StepParts};

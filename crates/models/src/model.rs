@@ -71,6 +71,11 @@ pub struct Positions {
 }
 
 impl Positions {
+    /// Of a model whose tokens are simply counted, on all axes alike.
+    pub(crate) fn counted(n_tokens: usize) -> Self {
+        Self { rows: (0..n_tokens as u32).map(|position| [position; 3]).collect(), delta: 0 }
+    }
+
     /// The position of the token at index `idx`, in the prompt or behind it.
     pub fn at(&self, idx: usize) -> [u32; 3] {
         let behind = || [(idx as i64 + self.delta) as u32; 3];

@@ -31,6 +31,17 @@ impl ImageOptions {
         Ok(parsed)
     }
 
+    /// The same, for a model whose pictures have one size.
+    ///
+    /// Errors: it says how many pixels there should be.
+    pub(crate) fn refuse_pixel_limits(self) -> Result<Self> {
+        if self.min_pixels.or(self.max_pixels).is_none() {
+            return Ok(self);
+        }
+        let message = "min_pixels and max_pixels mean nothing to this model";
+        Err(Error::invalid(message))
+    }
+
     fn set(&mut self, name: &str, value: &Value) -> Result<()> {
         match name {
             "min_pixels" => self.min_pixels = Some(count(name, value)?),

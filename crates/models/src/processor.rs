@@ -24,7 +24,9 @@ pub trait Processor: Send + Sync {
 /// How a medium will be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MediaPlan {
-    /// The tower's input, in patches.
+    /// Its own size, after EXIF rotation.
+    pub size: Size,
+    /// The tower's input, in patches; `t` is the number of frames, or of a picture's tiles.
     pub grid: Grid,
     /// Rows that its embedding has.
     pub n_tokens: u32,
@@ -35,6 +37,7 @@ pub struct MediaPlan {
 pub struct PreparedMedia {
     /// How it is seen.
     pub plan: MediaPlan,
-    /// Resized RGB pixels, `[height, width, 3]` of the plan's grid, one frame after the other.
+    /// Resized RGB pixels, `[height, width, 3]` of the plan's grid, one frame or tile after the
+    /// other.
     pub pixels: Vec<u8>,
 }

@@ -155,6 +155,21 @@ impl<'a> Scope<'a> {
         self.weights.device
     }
 
+    /// A tensor below that may be in the files and is not needed.
+    pub(crate) fn ignore(&self, name: &str) {
+        self.weights.ignore(&format!("{}{name}", self.prefix));
+    }
+
+    /// A matrix `[n, k]` without being a product's, widened to f32, in host memory.
+    pub(crate) fn table(&self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
+        Ok(self.weights.take(&format!("{}{name}", self.prefix), &shape)?.widened())
+    }
+
+    /// A vector of `n` elements, widened to f32, in host memory.
+    pub(crate) fn values(&self, name: &str, n: usize) -> Result<Vec<f32>> {
+        Ok(self.weights.take(&format!("{}{name}", self.prefix), &[n])?.widened())
+    }
+
     /// A vector of `n` elements, widened to f32.
     pub(crate) fn vector(&self, name: &str, n: usize) -> Result<Tensor> {
         Tensor::from_slice(&[n], &self.values(name, n)?).to_device_for_good(self.device())
@@ -184,6 +199,21 @@ impl<'a> Scope<'a> {
         Weight::pack(self.weights.device, &[matrix], &[], Arrangement::Stacked)
     }
 
+    /// The kernel `name.weight` of a picture's patches, `[n, channels, side, side]`, as that of
+    /// patches `depth` frames deep of which only the first counts: the others' weights are 0.
+    pub(crate) fn deepened(&self, name: &str, shape: [usize; 4], depth: usize) -> Result<Weight> {
+        let loaded = self.weights.take(&format!("{}{name}.weight", self.prefix), &shape)?;
+        let n_bytes = shape[2] * shape[3] * loaded.dtype.n_bytes();
+        let mut bytes = Vec::with_capacity(loaded.bytes.len() * depth);
+        for frame in loaded.bytes.chunks_exact(n_bytes) {
+            bytes.extend_from_slice(frame);
+            bytes.resize(bytes.len() + (depth - 1) * n_bytes, 0);
+        }
+        let deep = Loaded { dtype: loaded.dtype, bytes: Cow::Owned(bytes) };
+        let matrix = deep.matrix(shape[0], shape[1] * depth * shape[2] * shape[3]);
+        Weight::pack(self.weights.device, &[matrix], &[], Arrangement::Stacked)
+    }
+
     fn together(
         &self,
         parts: &[(&str, usize)],
@@ -205,10 +235,6 @@ impl<'a> Scope<'a> {
             }
         };
         Weight::pack(self.weights.device, &matrices, &biases, arrangement)
-    }
-
-    fn values(&self, name: &str, n: usize) -> Result<Vec<f32>> {
-        Ok(self.weights.take(&format!("{}{name}", self.prefix), &[n])?.widened())
     }
 }
 

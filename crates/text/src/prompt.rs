@@ -9,7 +9,8 @@ use types::{Result, TokenId};
 /// Special tokens come from the template alone: where a client wrote the text of one, in messages,
 /// tools or options, it is encoded as plain text. So there are exactly as many placeholders as the
 /// template made of the media. Where a client wrote none, the tokens are those of
-/// `tokenizer.encode(&template.render(messages, options)?)`.
+/// `tokenizer.encode(&template.render(messages, options)?)`, behind the token of the beginning
+/// where the tokenizer, as `tokenizer.json` says, puts one there and the template does not.
 ///
 /// Errors: those of [`ChatTemplate::render`].
 pub fn tokenize_chat(

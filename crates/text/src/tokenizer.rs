@@ -15,6 +15,8 @@ pub struct Tokenizer {
     plain: OnceLock<tokenizers::Tokenizer>,
     pieces: Pieces,
     special: Vec<Special>,
+    /// Tokens that the tokenizer itself puts before a text: that of its beginning, or none.
+    prefix: Vec<TokenId>,
     /// For each id whether it is special.
     is_special: Vec<bool>,
     guard: Guard,
@@ -51,6 +53,7 @@ impl Tokenizer {
         }
         Ok(Self {
             pieces: Pieces::new(&decoder, &strings)?,
+            prefix: prefix(&library).ok_or_else(broken)?,
             guard: Guard::new(&texts).ok_or_else(broken)?,
             plain: OnceLock::new(),
             library,
@@ -116,11 +119,20 @@ impl Tokenizer {
         &self.guard
     }
 
-    /// Tokens of a prompt that was rendered from guarded strings.
+    /// Tokens of a prompt that was rendered from guarded strings, behind those that the tokenizer
+    /// puts before a text, unless the template has put them there.
     pub(crate) fn encode_guarded(&self, rendered: &str) -> Result<Vec<TokenId>> {
-        if !Guard::is_marked(rendered) {
-            return self.encode(rendered);
+        let tokens = match Guard::is_marked(rendered) {
+            true => self.encode_marked(rendered)?,
+            false => self.encode(rendered)?,
+        };
+        if tokens.starts_with(&self.prefix) {
+            return Ok(tokens);
         }
+        Ok([self.prefix.as_slice(), &tokens].concat())
+    }
+
+    fn encode_marked(&self, rendered: &str) -> Result<Vec<TokenId>> {
         let mut tokens = Vec::new();
         let mut takes_space = false;
         let parts = self.guard.parts(rendered);
@@ -144,6 +156,16 @@ impl Tokenizer {
     fn takes(&self, part: &Part, side: impl Fn(&Special) -> bool) -> bool {
         matches!(part, Part::Special(idx) if side(&self.special[*idx]))
     }
+}
+
+/// What the post-processor puts before a text.
+fn prefix(library: &tokenizers::Tokenizer) -> Option<Vec<TokenId>> {
+    const TEXT: &str = "a";
+    let [with, without] = [true, false].map(|adds| library.encode_fast(TEXT, adds).ok());
+    let (with, without) = (with?.get_ids().to_vec(), without?.get_ids().to_vec());
+    let starts = |at: &usize| with[*at..].starts_with(&without);
+    let at = (0..=with.len().saturating_sub(without.len())).find(starts).unwrap_or(0);
+    Some(with[..at].to_vec())
 }
 
 fn encode(library: &tokenizers::Tokenizer, text: &str) -> Result<Vec<TokenId>> {

@@ -9,7 +9,7 @@ import time
 
 import common
 
-FAMILIES = ["media", "qwen2_vl"]
+FAMILIES = ["media", "qwen2_vl", "llava", "llava_next"]
 
 
 def main(names):

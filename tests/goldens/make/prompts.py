@@ -54,26 +54,62 @@ PROMPTS = [
     ),
     ("same_image_twice", [user(RED, RED, "Is there a difference{}")], [RED, RED]),
 ]
-OLD = ["text_only", "two_images"]  # the second checkpoint's prompts
-WHOLE = ["text_only", "one_image", "two_images"]  # logits of all positions
-STEPS = ["text_only", "two_images", "three_images_in_turns"]  # logits of the decode steps
-PIXELS = ["smallest_image"]
-INSIDE = "smallest_image"
+FEW = ["text_only", "two_images"]  # of a checkpoint that is only there to be different
 
 
-def write(family, index_name, checkpoint, model, processor, hooks):
-    """`index_name`.json and .safetensors; `hooks` maps names to modules, for one prompt."""
-    place = common.folder(family, "model")
+def named(*names):
+    """Some of the prompts."""
+    return [prompt for prompt in PROMPTS if prompt[0] in names]
+
+
+class Family:
+    """What is different from one architecture to the next."""
+
+    whole = ["text_only", "one_image", "two_images"]  # logits of all positions
+    steps = ["text_only", "two_images", "three_images_in_turns"]  # logits of the decode steps
+    pixels = ["smallest_image"]
+    inside = "smallest_image"
+
+    def __init__(self, model, processor, hooks):
+        self.model, self.processor, self.hooks = model, processor, hooks
+
+    def messages(self, messages):
+        """As the reference's template takes them."""
+        return messages
+
+    def positions(self, inputs):
+        """Rotary positions `[3, length]` of the prompt, and the delta of what follows."""
+        length = inputs["input_ids"].shape[1]
+        return torch.arange(length).expand(3, -1), 0
+
+    def grids(self, inputs):
+        """`[t, h, w]` of each picture, in patches."""
+        raise NotImplementedError
+
+    def pixel_rows(self, inputs):
+        """The tower's input, a row for each patch."""
+        raise NotImplementedError
+
+    def encode(self, inputs):
+        """Encoder rows of each picture."""
+        raise NotImplementedError
+
+    def forget(self):
+        """Drops what a run leaves in the model."""
+
+
+def write(name, index_name, checkpoint, family, chosen):
+    """`index_name`.json and .safetensors, of the `chosen` prompts."""
+    place = common.folder(name, "model")
     tensors, prompts = {}, []
-    chosen = PROMPTS if hooks else [prompt for prompt in PROMPTS if prompt[0] in OLD]
     for prompt in chosen:
-        prompts.append(golden(model, processor, prompt, hooks, tensors))
+        prompts.append(golden(family, prompt, tensors))
         print(f"  {prompt[0]}: {len(prompts[-1]['input_ids'])} tokens")
     common.write_tensors(place / f"{index_name}.safetensors", tensors)
     content = {
         "checkpoint": f"../{checkpoint}",
         "tensors_file": f"{index_name}.safetensors",
-        "vocab_size": model.config.text_config.vocab_size,
+        "vocab_size": family.model.config.text_config.vocab_size,
         "n_steps": common.N_STEPS,
         "min_margin": min(min(prompt["margins"]) for prompt in prompts),
         "prompts": prompts,
@@ -81,14 +117,14 @@ def write(family, index_name, checkpoint, model, processor, hooks):
     common.write_json(place / f"{index_name}.json", content)
 
 
-def golden(model, processor, prompt, hooks, tensors):
+def golden(family, prompt, tensors):
     """One prompt's entry; its tensors are added to `tensors`."""
     name, _, pictures = prompt
-    messages, text, inputs, greedy, steps = clear_variant(model, processor, prompt)
+    model, processor = family.model, family.processor
+    messages, text, inputs, greedy, steps = clear_variant(family, prompt)
     ids = inputs["input_ids"][0].tolist()
-    grid = inputs.get("image_grid_thw")
-    positions, delta = model.model.get_rope_index(inputs["input_ids"], grid)
-    model.model.rope_deltas = None
+    positions, delta = family.positions(inputs)
+    rows = family.encode(inputs) if pictures else []
     with torch.no_grad():
         logits = model(**inputs).logits[0]
     assert torch.allclose(logits[-1], steps[0], atol=1e-4)
@@ -97,7 +133,8 @@ def golden(model, processor, prompt, hooks, tensors):
         tensors[f"{name}.{key}"] = tensor
         return f"{name}.{key}"
 
-    start = 0 if name in WHOLE else max(0, len(ids) - N_LAST)
+    start = 0 if name in family.whole else max(0, len(ids) - N_LAST)
+    pixels = keep("pixel_values", family.pixel_rows(inputs)) if name in family.pixels else None
     return {
         "name": name,
         "messages": messages,
@@ -105,31 +142,33 @@ def golden(model, processor, prompt, hooks, tensors):
         "text": text,
         "short_ids": processor.tokenizer(text).input_ids,
         "input_ids": ids,
-        "image_grid_thw": [] if grid is None else grid.tolist(),
-        "image_spans": spans(ids, grid, model.config.image_token_id),
-        "position_ids": positions[:, 0].tolist(),
+        "image_grid_thw": family.grids(inputs) if pictures else [],
+        "image_spans": spans(ids, [len(one) for one in rows], model.config.image_token_id),
+        "position_ids": positions.tolist(),
         "rope_delta": int(delta),
-        "encoder": keep("encoder", encode(model, inputs)) if pictures else None,
-        "pixel_values": keep("pixel_values", inputs["pixel_values"]) if name in PIXELS else None,
+        "encoder": keep("encoder", torch.cat(rows)) if pictures else None,
+        "pixel_values": pixels,
         "logits": keep("logits", logits[start:]),
         "logits_start": start,
         "greedy": greedy.tolist(),
         "margins": [round(margin, 4) for margin in common.margins(steps)],
         "greedy_text": processor.tokenizer.decode(greedy, skip_special_tokens=False),
-        "decode_logits": keep("decode_logits", steps) if name in STEPS else None,
-        "inside": inside(model, inputs, hooks, keep) if hooks and name == INSIDE else None,
+        "decode_logits": keep("decode_logits", steps) if name in family.steps else None,
+        "inside": inside(family, inputs, keep) if family.hooks and name == family.inside else None,
     }
 
 
-def clear_variant(model, processor, prompt):
+def clear_variant(family, prompt):
     """The first spelling whose greedy tokens have clear margins and do not just repeat."""
     name, template, pictures = prompt
+    processor = family.processor
     for variant in range(N_VARIANTS):
         messages = spelled(template, f" {variant}?" if variant else "?")
-        text = processor.apply_chat_template(messages, add_generation_prompt=True)
+        given = family.messages(messages)
+        text = processor.apply_chat_template(given, add_generation_prompt=True)
         drawn = [common.draw(picture, None) for picture in pictures] or None
         inputs = dict(processor(text=[text], images=drawn, return_tensors="pt"))
-        greedy, steps = common.greedy(model, inputs)
+        greedy, steps = common.greedy(family.model, inputs)
         repeats = len(set(greedy.tolist())) < common.N_STEPS // 3
         if min(common.margins(steps)) >= MIN_MARGIN and not repeats:
             return messages, text, inputs, greedy, steps
@@ -145,27 +184,21 @@ def spelled(template, ending):
     return {key: spelled(value, ending) for key, value in template.items()}
 
 
-def encode(model, inputs):
-    """Encoder rows of all images of a prompt."""
-    with torch.no_grad():
-        return torch.cat(model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]))
-
-
-def spans(ids, grid, image_token):
+def spans(ids, lengths, image_token):
     """Start and length of each image's run of placeholders."""
     result, cursor = [], 0
-    for t, h, w in [] if grid is None else grid.tolist():
-        start, length = ids.index(image_token, cursor), t * h * w // 4
+    for length in lengths:
+        start = ids.index(image_token, cursor)
         assert ids[start : start + length] == [image_token] * length
         result.append([start, length])
         cursor = start + length
-    assert ids.count(image_token) == sum(length for _, length in result)
+    assert ids.count(image_token) == sum(lengths)
     return result
 
 
-def inside(model, inputs, hooks, keep):
+def inside(family, inputs, keep):
     """Outputs of the hooked modules, and the embeddings that enter the first layer."""
-    found = {}
+    found, hooks = {}, family.hooks
 
     def record(name):
         def hook(module, args, output):
@@ -181,8 +214,8 @@ def inside(model, inputs, hooks, keep):
     handles = [module.register_forward_hook(record(name)) for name, module in hooks.items()]
     handles.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
     with torch.no_grad():
-        model(**inputs)
+        family.model(**inputs)
     for handle in handles:
         handle.remove()
-    model.model.rope_deltas = None
+    family.forget()
     return {name: keep(name, value) for name, value in sorted(found.items())}

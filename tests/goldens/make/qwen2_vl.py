@@ -16,7 +16,10 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
 import common
+import counts
 import pictures
 import prompts
 import strings
@@ -64,13 +67,30 @@ def checkpoints():
 def preprocessing():
     pictures.write_resize_table(FAMILY, "transformers.models.qwen2_vl.image_processing_qwen2_vl")
     pictures.write_cases(FAMILY, load_processor("checkpoint").image_processor)
+    hub = {"min_pixels": 3136, "max_pixels": 12845056}
+    small = {"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS}
+    cases = [counts.case("../checkpoint", rows_of(limits), limits) for limits in (small, hub)]
+    counts.write(FAMILY, cases)
+
+
+def rows_of(limits):
+    """Rows of a picture by its height and width, under these limits."""
+
+    def rows(height, width):
+        high, wide = smart_resize(height, width, factor=28, **limits)
+        return high * wide // 28**2
+
+    return rows
 
 
 def model():
     for index, name in [("index", "checkpoint"), ("index_old", "checkpoint_old")]:
         loaded = load_model(name)
-        hooks = inside_hooks(loaded) if name == "checkpoint" else {}
-        prompts.write(FAMILY, index, name, loaded, load_processor(name), hooks)
+        is_new = name == "checkpoint"
+        hooks = inside_hooks(loaded) if is_new else {}
+        chosen = prompts.PROMPTS if is_new else prompts.named(*prompts.FEW)
+        family = Qwen2VL(loaded, load_processor(name), hooks)
+        prompts.write(FAMILY, index, name, family, chosen)
 
 
 def template():
@@ -88,6 +108,28 @@ PARTS = {
     "template": template,
     "tokenizer": tokenizer,
 }
+
+
+class Qwen2VL(prompts.Family):
+    def positions(self, inputs):
+        grid = inputs.get("image_grid_thw")
+        positions, delta = self.model.model.get_rope_index(inputs["input_ids"], grid)
+        self.forget()
+        return positions[:, 0], delta
+
+    def grids(self, inputs):
+        return inputs["image_grid_thw"].tolist()
+
+    def pixel_rows(self, inputs):
+        return inputs["pixel_values"]
+
+    def encode(self, inputs):
+        with torch.no_grad():
+            pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]
+            return list(self.model.get_image_features(pixels, grid))
+
+    def forget(self):
+        self.model.model.rope_deltas = None
 
 
 def write_new(place):

@@ -339,7 +339,8 @@ pub(crate) fn picture(seed: u64, h: u32, w: u32) -> PreparedMedia {
     let mut pixels: Vec<u8> = (0..n_bytes).map(|_| byte()).collect();
     // The toy refuses pictures that begin with 13.
     pixels[0] = 1;
-    let plan = MediaPlan { grid: Grid { t: 1, h, w }, n_tokens: h * w / 4 };
+    let size = models::Size { width: w, height: h };
+    let plan = MediaPlan { size, grid: Grid { t: 1, h, w }, n_tokens: h * w / 4 };
     PreparedMedia { plan, pixels }
 }
 

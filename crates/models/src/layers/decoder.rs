@@ -1,5 +1,5 @@
 //! A text decoder of the Llama family: RMS norms, grouped-query attention over the paged cache with
-//! rotary angles on three axes, a gated MLP.
+//! rotary angles on one axis or three, a gated MLP.
 
 use crate::layers::rope::{AxisRotation, inverse_frequencies};
 use crate::model::KvShape;
@@ -31,6 +31,8 @@ pub(crate) struct DecoderShape {
     pub(crate) rope_theta: f32,
     /// Axis of each rotary frequency; `head_dim / 2` entries.
     pub(crate) rope_axes: Vec<usize>,
+    /// Whether queries, keys and values have biases.
+    pub(crate) qkv_bias: Bias,
     /// The head is the embedding.
     pub(crate) is_head_tied: bool,
 }
@@ -160,7 +162,7 @@ impl Layer {
         let parts = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
         Ok(Self {
             input_layernorm: at.vector("input_layernorm.weight", width)?,
-            qkv: attention.stacked(&parts, width, Bias::With)?,
+            qkv: attention.stacked(&parts, width, shape.qkv_bias)?,
             o_proj: attention.linear("o_proj", (width, q), Bias::Without)?,
             post_attention_layernorm: at.vector("post_attention_layernorm.weight", width)?,
             gate_up: at.at("mlp").gated(["gate_proj", "up_proj"], (mlp_width, width))?,

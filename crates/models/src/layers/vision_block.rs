@@ -1,5 +1,5 @@
-//! A tower's transformer block: layer norm, full attention with 2-D rotary angles inside each
-//! frame, layer norm, a two-layer MLP; both added to the residual.
+//! A tower's transformer block: layer norm, full attention inside each frame with or without 2-D
+//! rotary angles, layer norm, a two-layer MLP; both added to the residual.
 
 use crate::weights::{Bias, Scope};
 use tensor::ops::{
@@ -42,7 +42,8 @@ pub(crate) struct VisionBlock {
 }
 
 impl VisionBlock {
-    /// Loads `norm1`, `attn.qkv`, `attn.proj`, `norm2`, `mlp.fc1`, `mlp.fc2`.
+    /// Loads a block by Qwen2-VL's names: `norm1`, `attn.qkv`, `attn.proj`, `norm2`, `mlp.fc1`,
+    /// `mlp.fc2`.
     pub(crate) fn load(at: &Scope<'_>, shape: VisionBlockShape) -> Result<Self> {
         let VisionBlockShape { width, mlp_width, epsilon, .. } = shape;
         Ok(Self {
@@ -56,18 +57,38 @@ impl VisionBlock {
         })
     }
 
-    /// Runs the block on the residual `[rows, width]`; `frames` are the rows of each frame.
+    /// Loads a block by CLIP's names: `layer_norm1`, `self_attn.{q,k,v,out}_proj`, `layer_norm2`,
+    /// `mlp.fc1`, `mlp.fc2`.
+    pub(crate) fn load_clip(at: &Scope<'_>, shape: VisionBlockShape) -> Result<Self> {
+        let VisionBlockShape { width, mlp_width, epsilon, .. } = shape;
+        let attention = at.at("self_attn");
+        let parts = ["q_proj", "k_proj", "v_proj"].map(|name| (name, width));
+        Ok(Self {
+            shape,
+            norm1: LayerNorm::load(&at.at("layer_norm1"), width, epsilon)?,
+            qkv: attention.stacked(&parts, width, Bias::With)?,
+            proj: attention.linear("out_proj", (width, width), Bias::With)?,
+            norm2: LayerNorm::load(&at.at("layer_norm2"), width, epsilon)?,
+            fc1: at.linear("mlp.fc1", (mlp_width, width), Bias::With)?,
+            fc2: at.linear("mlp.fc2", (width, mlp_width), Bias::With)?,
+        })
+    }
+
+    /// Runs the block on the residual `[rows, width]`; `frames` are the rows of each frame, and
+    /// nothing turns where there are no `angles`.
     pub(crate) fn forward(
         &self,
         device: &Device,
         residual: &mut Tensor,
-        angles: &Angles,
+        angles: Option<&Angles>,
         frames: &Segments,
     ) -> Result<()> {
         let n_heads = self.shape.n_heads;
         let normed = self.norm1.forward(device, residual)?;
         let mut qkv = linear(device, &normed, &self.qkv, Activation::None)?;
-        rotary(device, &mut qkv, angles, 0..2 * n_heads)?;
+        if let Some(angles) = angles {
+            rotary(device, &mut qkv, angles, 0..2 * n_heads)?;
+        }
         let attended = attention_packed(device, &qkv, n_heads, frames)?;
         linear_add(device, &attended, &self.proj, residual)?;
         let normed = self.norm2.forward(device, residual)?;

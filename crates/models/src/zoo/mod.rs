@@ -1,5 +1,7 @@
 //! The architectures: a file and a line each.
 
+pub(crate) mod llava;
+pub(crate) mod llava_next;
 pub(crate) mod qwen2_vl;
 
 use crate::files::{ConfigFiles, unusable};
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use types::{Result, TokenId};
 
 /// Every architecture that can be served.
-pub(crate) const ZOO: &[Family] = &[qwen2_vl::FAMILY];
+pub(crate) const ZOO: &[Family] = &[llava::FAMILY, llava_next::FAMILY, qwen2_vl::FAMILY];
 
 /// What the loader must know of an architecture.
 pub(crate) struct Family {

@@ -8,6 +8,7 @@ use crate::layers::rope::{AngleTable, inverse_frequencies};
 use crate::layers::vision_block::{LayerNorm, VisionBlock, VisionBlockShape};
 use crate::model::{KvShape, Model, ModelSpec, Positions};
 use crate::options::ImageOptions;
+use crate::pixels::{PixelConfig, hash_normalisation};
 use crate::processor::{MediaPlan, PreparedMedia, Processor};
 use crate::step::Step;
 use crate::weights::{Bias, Rename, Scope, Weights};
@@ -210,6 +211,7 @@ impl Config {
             epsilon: self.text.rms_norm_eps,
             rope_theta: theta.unwrap_or(TEXT_THETA),
             rope_axes: axes.flat_map(|(idx, &n)| std::iter::repeat_n(idx % 3, n)).collect(),
+            qkv_bias: Bias::With,
             is_head_tied: self.is_head_tied(),
         }
     }
@@ -358,7 +360,7 @@ impl Tower {
             .collect();
         let frames = Segments::new(device, &frames)?;
         for block in &self.blocks {
-            block.forward(device, &mut residual, &angles, &frames)?;
+            block.forward(device, &mut residual, Some(&angles), &frames)?;
         }
         let normed = self.ln_q.forward(device, &residual)?;
         let n_rows = residual.n_rows() / (self.shape.merge_size * self.shape.merge_size);
@@ -411,13 +413,8 @@ struct ProcessorConfig {
     patch_size: usize,
     temporal_patch_size: usize,
     merge_size: usize,
-    image_mean: [f32; 3],
-    image_std: [f32; 3],
-    rescale_factor: f64,
-    do_resize: bool,
-    do_rescale: bool,
-    do_normalize: bool,
-    resample: u32,
+    #[serde(flatten)]
+    pixels: PixelConfig,
 }
 
 impl Default for ProcessorConfig {
@@ -428,19 +425,11 @@ impl Default for ProcessorConfig {
             patch_size: 14,
             temporal_patch_size: 2,
             merge_size: 2,
-            image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            image_std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
-            rescale_factor: 1.0 / 255.0,
-            do_resize: true,
-            do_rescale: true,
-            do_normalize: true,
-            resample: BICUBIC,
+            pixels: PixelConfig::default(),
         }
     }
 }
 
-/// Pillow's number for it.
-const BICUBIC: u32 = 3;
 /// Pixel limits of the reference when the configuration has none.
 const MIN_PIXELS: u64 = 56 * 56;
 const MAX_PIXELS: u64 = 28 * 28 * 1280;
@@ -469,14 +458,6 @@ impl ImageProcessor {
             true => ProcessorConfig::default(),
             false => parse::<ProcessorConfig>(&files.preprocessor, what)?,
         };
-        if !cfg.do_resize || cfg.resample != BICUBIC {
-            return Err(unusable(what, "only bicubic resizing is supported"));
-        }
-        let (mean, std) = match cfg.do_normalize {
-            true => (cfg.image_mean, cfg.image_std),
-            false => ([0.0; 3], [1.0; 3]),
-        };
-        let rescale = if cfg.do_rescale { cfg.rescale_factor } else { 1.0 };
         let pixels = PixelLimits {
             min: cfg.min_pixels.unwrap_or(MIN_PIXELS),
             max: cfg.max_pixels.unwrap_or(MAX_PIXELS),
@@ -487,7 +468,7 @@ impl ImageProcessor {
                 temporal_patch_size: cfg.temporal_patch_size,
                 merge_size: cfg.merge_size,
             },
-            normalisation: Normalisation { rescale, mean, std },
+            normalisation: cfg.pixels.normalisation()?,
             pixels,
         })
     }
@@ -514,11 +495,11 @@ impl Processor for ImageProcessor {
             return Err(Error::invalid("this model takes pictures only"));
         }
         let window = (self.shape.patch_size * self.shape.merge_size) as u64;
-        let size = smart_resize(size, window, self.limits(options)?)?;
+        let seen = smart_resize(size, window, self.limits(options)?)?;
         let patch = self.shape.patch_size as u32;
-        let grid = Grid { t: 1, h: size.height / patch, w: size.width / patch };
+        let grid = Grid { t: 1, h: seen.height / patch, w: seen.width / patch };
         let n_merged = self.shape.merge_size * self.shape.merge_size;
-        Ok(MediaPlan { grid, n_tokens: (grid.n_patches() / n_merged) as u32 })
+        Ok(MediaPlan { size, grid, n_tokens: (grid.n_patches() / n_merged) as u32 })
     }
 
     fn prepare(&self, image: &Image, plan: &MediaPlan, _options: &str) -> Result<PreparedMedia> {
@@ -535,10 +516,7 @@ impl Processor for ImageProcessor {
             hasher.number(size as u64);
         }
         hasher.number(self.pixels.min).number(self.pixels.max);
-        hasher.number(self.normalisation.rescale.to_bits());
-        for value in self.normalisation.mean.iter().chain(&self.normalisation.std) {
-            hasher.number(u64::from(value.to_bits()));
-        }
+        hash_normalisation(&mut hasher, &self.normalisation);
         hasher.finish()
     }
 }

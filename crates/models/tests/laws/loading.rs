@@ -97,7 +97,7 @@ fn other_names_shards_and_types_are_the_same_model() {
         let folder = Folder::without_weights(&golden.checkpoint, &name);
         let renamed: Entries = entries(&golden.checkpoint)
             .into_iter()
-            .map(|(name, entry)| (other_generation(&name), widened(entry)))
+            .map(|(name, entry)| (other_generation(family, &name), widened(entry)))
             .collect();
         let middle = renamed.keys().nth(renamed.len() / 2).unwrap().clone();
         let parts = [renamed.range(..middle.clone()), renamed.range(middle..)];
@@ -110,19 +110,28 @@ fn other_names_shards_and_types_are_the_same_model() {
         }
         let index = json!({ "weight_map": weight_map }).to_string();
         std::fs::write(folder.0.join("model.safetensors.index.json"), index).unwrap();
-        let variant = Golden { checkpoint: folder.0.clone(), ..Golden::read(family, ZOO[0].1) };
+        let variant = Golden { checkpoint: folder.0.clone(), ..Golden::read(family, "index.json") };
         assert_eq!(logits(&Loaded::open(&variant, &device), &golden), expected, "{name}");
     }
 }
 
 /// The name that the other generation of checkpoints has for a weight.
-fn other_generation(name: &str) -> String {
-    let swaps = [
+fn other_generation(family: &str, name: &str) -> String {
+    let qwen2_vl = &[
         ("model.visual.", "visual."),
         ("model.language_model.", "model."),
         ("visual.", "model.visual."),
         ("model.", "model.language_model."),
     ];
+    let llava = &[
+        ("model.language_model.", "language_model.model."),
+        ("lm_head.", "language_model.lm_head."),
+        ("model.", ""),
+        ("language_model.model.", "model.language_model."),
+        ("language_model.", ""),
+        ("", "model."),
+    ];
+    let swaps: &[(&str, &str)] = if family == "qwen2_vl" { qwen2_vl } else { llava };
     let swap = swaps.iter().find_map(|(from, to)| Some((to, name.strip_prefix(from)?)));
     swap.map_or_else(|| name.to_owned(), |(to, rest)| format!("{to}{rest}"))
 }
@@ -138,15 +147,50 @@ fn widened((dtype, shape, bytes): (String, Value, Vec<u8>)) -> (String, Value, V
     ("F32".to_owned(), shape, bytes)
 }
 
-/// Loads a folder whose weights were changed, and expects the message to say what is wrong.
-fn check_refused(name: &str, change: impl Fn(&mut Entries), part: &str) {
-    let golden = Golden::read(ZOO[0].0, ZOO[0].1);
+/// Loads a folder whose weights were changed.
+fn load_changed(family: &str, name: &str, change: impl Fn(&mut Entries)) -> types::Result<()> {
+    let golden = Golden::read(family, "index.json");
     let folder = Folder::without_weights(&golden.checkpoint, name);
     let mut tensors = entries(&golden.checkpoint);
     change(&mut tensors);
     folder.write("model.safetensors", &tensors);
-    let message = folder.load().expect_err(name).message;
+    folder.load()
+}
+
+/// The same, and expects the message to say what is wrong.
+fn check_refused(name: &str, change: impl Fn(&mut Entries), part: &str) {
+    let message = load_changed(ZOO[0].0, name, change).expect_err(name).message;
     assert!(message.contains(part), "{name}: {message}");
+}
+
+#[test]
+fn every_tensor_that_runs_must_be_there_and_no_other() {
+    for family in ["llava", "llava_next"] {
+        let all = entries(&Golden::read(family, "index.json").checkpoint);
+        // The layers from the third on, and the norm behind the last, are not run.
+        let is_run = |name: &str| !name.contains("layers.2.") && !name.contains("post_layernorm");
+        let mut n_not_run = 0;
+        for removed in all.keys() {
+            let name = format!("without-{family}-{removed}");
+            let without = load_changed(family, &name, |tensors| drop(tensors.remove(removed)));
+            n_not_run += usize::from(!is_run(removed));
+            assert_eq!(without.is_ok(), !is_run(removed), "{removed}: {without:?}");
+        }
+        assert_eq!(n_not_run, 18);
+        let tower = all.keys().find(|name| name.ends_with("post_layernorm.bias")).unwrap();
+        for foreign in
+            ["extra.bias", "encoder.layers.2.extra.bias", "encoder.layers.3.mlp.fc1.bias"]
+        {
+            let foreign = tower.replace("post_layernorm.bias", foreign);
+            let name = format!("with-{family}-{foreign}");
+            let add = |tensors: &mut Entries| {
+                let copy = tensors[tower].clone();
+                tensors.insert(foreign.clone(), copy);
+            };
+            let message = load_changed(family, &name, add).expect_err(&foreign).message;
+            assert!(message.contains(&foreign), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Chat templates: messages to a prompt, as Hugging Face renders them with Jinja.
 
+mod content;
 mod environment;
 mod python_json;
 mod python_methods;
@@ -35,6 +36,8 @@ pub struct RenderOptions {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     has_tool_use: bool,
+    /// Whether text alone must be given as a part.
+    wants_parts: bool,
     /// `bos_token`, `eos_token` and their like, by name.
     tokens: BTreeMap<String, JinjaValue>,
 }
@@ -53,11 +56,14 @@ impl ChatTemplate {
             let source = environment::without_generation_tags(&source);
             environment.add_template_owned(name, source).map_err(|error| failure(&error))?;
         }
-        Ok(Self { environment, has_tool_use, tokens })
+        let mut template = Self { environment, has_tool_use, wants_parts: false, tokens };
+        template.wants_parts = content::wants_parts(&template);
+        Ok(template)
     }
 
     /// Renders `messages`, a list of `{"role", "content"}` in JSON; a content is a string or a list
-    /// of parts such as `{"type": "text", "text"}` and `{"type": "image"}`.
+    /// of parts such as `{"type": "text", "text"}` and `{"type": "image"}`. Where the template shows
+    /// words of parts only, a string is given to it as a part.
     ///
     /// In the result nothing tells the template's special tokens from those that a client wrote:
     /// what clients send goes through [`crate::tokenize_chat`].
@@ -65,6 +71,14 @@ impl ChatTemplate {
     /// Errors: `InvalidInput` where the template refuses the messages (with its own words), fails
     /// on them, or asks for too much work; a keyword argument that is no option.
     pub fn render(&self, messages: &Value, options: &RenderOptions) -> Result<String> {
+        if self.wants_parts {
+            return self.render_given(&content::in_parts(messages), options);
+        }
+        self.render_given(messages, options)
+    }
+
+    /// [`Self::render`], the messages as they are.
+    fn render_given(&self, messages: &Value, options: &RenderOptions) -> Result<String> {
         let mut variables = self.tokens.clone();
         for (name, value) in &options.kwargs {
             variables.insert(name.clone(), JinjaValue::from(Serde(value)));

@@ -23,12 +23,53 @@ fn model(template: Option<&str>) -> (ChatTemplate, Arc<Tokenizer>) {
 
 #[test]
 fn prompts_of_the_goldens_have_the_reference_tokens() {
-    let (template, tokenizer) = model(None);
-    for path in ["model/index.json", "model/index_old.json"] {
-        for prompt in list(&json(path), "prompts") {
+    for (index, checkpoint, template) in [
+        ("model/index.json", "checkpoint", "chat_template.jinja"),
+        ("model/index_old.json", "checkpoint_old", "chat_template.json"),
+        ("../llava/model/index.json", "../llava/checkpoint", "chat_template.jinja"),
+        ("../llava_next/model/index.json", "../llava_next/checkpoint", "chat_template.json"),
+        (
+            "../llava_next/model/index_vicuna.json",
+            "../llava_next/checkpoint_vicuna",
+            "chat_template.json",
+        ),
+    ] {
+        let card = golden_card(checkpoint, &["tokenizer.json", "tokenizer_config.json", template]);
+        let template = ChatTemplate::from_card(&card).expect("a template");
+        let tokenizer = Tokenizer::from_card(&card).expect("a tokenizer");
+        for prompt in list(&json(index), "prompts") {
             let tokens = tokenize_chat(&template, &tokenizer, &prompt["messages"], &answer());
             assert_eq!(tokens, Ok(ids(prompt, "short_ids")), "{}", text(prompt, "name"));
+            // Of bytes that are no character the reference says once for all, we say for each.
+            let expected = text(prompt, "greedy_text");
+            if !expected.contains('\u{FFFD}') {
+                let shown = tokenizer.decode(&ids(prompt, "greedy"), false);
+                assert_eq!(shown, expected, "{}", text(prompt, "name"));
+            }
         }
+    }
+}
+
+#[test]
+fn the_token_of_the_beginning_comes_once() {
+    const FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
+    for (source, words, expected) in [
+        ("{{ messages[0].content }}", "Hi", "<s> Hi"),
+        ("<s>{{ messages[0].content }}", "Hi", "<s> Hi"),
+        ("{{ bos_token }}{{ messages[0].content }}</s>", "Hi", "<s> Hi</s>"),
+        // A client's own is text, and what is encoded in parts begins no other way.
+        ("{{ messages[0].content }}", "<s>", "<s> <s>"),
+        ("<s>{{ messages[0].content }}", "<s>", "<s> <s>"),
+    ] {
+        let card = golden_card("../llava/checkpoint", &FILES);
+        let card = ModelCard { template_override: Some(source.to_owned()), ..card };
+        let template = ChatTemplate::from_card(&card).expect("a template");
+        let tokenizer = Tokenizer::from_card(&card).expect("a tokenizer");
+        let messages = json!([{"role": "user", "content": words}]);
+        let tokens = tokenize_chat(&template, &tokenizer, &messages, &answer()).expect("tokens");
+        assert_eq!(tokens.iter().filter(|&&id| id == 1).count(), 1, "{source}");
+        assert_eq!(tokens[0], 1, "{source}");
+        assert_eq!(tokenizer.decode(&tokens, false), expected, "{source}");
     }
 }
 

@@ -4,10 +4,10 @@ use serde_json::Value;
 use std::path::PathBuf;
 use types::card::ModelCard;
 
-/// The folder with this architecture's goldens.
+/// The folder with the goldens of the architecture that most tests are about.
 pub(crate) const FAMILY: &str = "qwen2_vl";
 
-/// The bytes of a golden.
+/// The bytes of a golden of [`FAMILY`], or of another one by a path from there.
 pub(crate) fn bytes(path: &str) -> Vec<u8> {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens"))
         .join(FAMILY)

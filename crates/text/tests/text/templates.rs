@@ -8,13 +8,20 @@ use types::card::ModelCard;
 
 #[test]
 fn goldens_render_as_in_the_reference() {
-    let index = json("template/index.json");
-    for (_, path) in index["places"].as_object().expect("places") {
-        let path = path.as_str().expect("a path");
-        let template = ChatTemplate::from_card(&golden_card("template", &[path])).expect(path);
-        let cases = list(&index, "cases");
-        assert!(cases.len() >= 50);
-        cases.iter().for_each(|case| check_golden(&template, case));
+    for (folder, n_cases_min) in [
+        ("template", 50),
+        ("../llava/template", 40),
+        ("../llava_next/template", 20),
+        ("../llava_next/template_vicuna", 40),
+    ] {
+        let index = json(&format!("{folder}/index.json"));
+        for (_, path) in index["places"].as_object().expect("places") {
+            let path = path.as_str().expect("a path");
+            let template = ChatTemplate::from_card(&golden_card(folder, &[path])).expect(path);
+            let cases = list(&index, "cases");
+            assert!(cases.len() >= n_cases_min, "{folder}: {}", cases.len());
+            cases.iter().for_each(|case| check_golden(&template, case));
+        }
     }
 }
 
