@@ -94,9 +94,7 @@ fn copy(
     into: Destination,
     by_gpu: Option<&CopyByGpu>,
 ) -> Result<Destination> {
-    if sources.len() != into.regions.len() {
-        return Err(Error::internal("a read needs one destination for each source"));
-    }
+    into.check_for(sources)?;
     let pair = |(&source, into): (&Source, &Region)| {
         Ok::<_, Error>((memory.locate(source, into.n_bytes())?, *into))
     };

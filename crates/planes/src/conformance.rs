@@ -132,6 +132,7 @@ macro_rules! transport_laws {
             a_lease_released_under_a_read_gives_right_bytes_or_none
             a_read_dropped_at_any_moment_writes_no_more
             a_read_needs_one_region_for_each_source
+            a_read_of_too_many_sources_is_refused
             a_read_of_nothing_succeeds
             a_thousand_transfers_of_all_kinds
         );

@@ -13,6 +13,7 @@ pub mod messaging;
 pub mod pulse;
 pub mod random;
 pub mod reply;
+pub mod table_address;
 pub mod transport;
 pub mod transports;
 pub mod withdraw;
@@ -23,7 +24,7 @@ pub use lease::{LeaseTable, LeasedMemory, Reaper};
 pub use messaging::{Address, Call, Handler, Messaging, Replies};
 pub use pulse::{Beat, Pulse};
 pub use reply::{ReplySender, reply_stream};
-pub use transport::{Destination, Memory, Region, RemoteHandle, Source, Transport};
+pub use transport::{Destination, Memory, Region, RemoteHandle, Source, Transport, owner_lost};
 pub use transports::Transports;
 pub use withdraw::Withdraw;
 

@@ -121,6 +121,32 @@ pub struct Destination {
     pub keep: Box<dyn Any + Send>,
 }
 
+/// Sources in one read, at most.
+pub const N_SOURCES_MAX: usize = 65_536;
+
+impl Destination {
+    /// Whether `sources` can be read into it.
+    ///
+    /// Errors: there is not one region for each source (`Internal`), or there are more than
+    /// [`N_SOURCES_MAX`] (`TooLarge`).
+    pub fn check_for(&self, sources: &[Source]) -> Result<()> {
+        if sources.len() != self.regions.len() {
+            return Err(Error::internal("a read needs one destination for each source"));
+        }
+        if sources.len() > N_SOURCES_MAX {
+            let message = format!("a read of {} parts is over {N_SOURCES_MAX}", sources.len());
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        Ok(())
+    }
+}
+
+/// The error of a read whose owner is out of reach (`PeerLost`).
+pub fn owner_lost(why: &str) -> Error {
+    let message = format!("the owner of the memory cannot be reached: {why}");
+    Error::new(ErrorKind::PeerLost, message)
+}
+
 /// The carrier of bulk bytes.
 pub trait Transport: Send + Sync {
     /// Lets peers read what `leases` grants. Gives the addresses they need, best first.

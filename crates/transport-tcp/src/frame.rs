@@ -5,10 +5,10 @@
 //! for each source (region, offset, bytes). An answer is a head (what happened, how many bytes)
 //! and the bytes of the sources in their order.
 
-use crate::limits::N_SOURCES_MAX;
+use planes::transport::N_SOURCES_MAX;
 use planes::{Destination, RemoteHandle, Source};
 use std::io::{self, Read};
-use types::{Error, ErrorKind, LeaseId, Result, Secret};
+use types::{LeaseId, Secret};
 
 /// First bytes of a request; the last one is the version of the whole.
 const MARK: [u8; 4] = *b"RD\x00\x01";
@@ -47,28 +47,19 @@ pub(crate) enum Answer {
 }
 
 impl Request {
-    /// A request for `sources` of what `from` grants.
-    ///
-    /// Errors: there is not one destination for each source, or too many (`Internal`).
+    /// A request for `sources` of what `from` grants, one for each region of `into`.
     pub(crate) fn new(
         table: u128,
         from: &RemoteHandle,
         sources: &[Source],
         into: &Destination,
-    ) -> Result<Self> {
-        if sources.len() != into.regions.len() {
-            return Err(Error::internal("a read needs one destination for each source"));
-        }
-        if sources.len() > N_SOURCES_MAX {
-            let message = format!("a read has at most {N_SOURCES_MAX} sources");
-            return Err(Error::new(ErrorKind::Internal, message));
-        }
+    ) -> Self {
         let part = |(&source, region): (&Source, &planes::Region)| {
             let n_bytes = region.n_bytes();
             Part { source, n_bytes }
         };
         let parts = sources.iter().zip(&into.regions).map(part).collect();
-        Ok(Self { table, lease: from.lease, secret: from.secret, parts })
+        Self { table, lease: from.lease, secret: from.secret, parts }
     }
 
     /// As it travels.

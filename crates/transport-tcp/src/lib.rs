@@ -7,7 +7,6 @@
 //!
 //! Must not know what the bytes are.
 
-mod address;
 mod crew;
 mod frame;
 mod handshake;
@@ -22,11 +21,17 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use owner::Owner;
-use planes::{ClusterKey, Destination, LeaseTable, RemoteHandle, Source, Transport, Withdraw};
+use planes::owner_lost as lost;
+use planes::{
+    ClusterKey, Destination, LeaseTable, RemoteHandle, Source, Transport, Withdraw, table_address,
+};
 use reader::Reader;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use types::{Error, ErrorKind, Result};
+use types::Result;
+
+/// How addresses of this transport begin.
+const SCHEME: &str = "tcp://";
 
 /// How a process takes part in transfers over TCP.
 #[derive(Debug, Clone)]
@@ -75,11 +80,11 @@ impl Transport for TcpTransport {
     }
 
     fn speaks(&self, address: &str) -> bool {
-        address.starts_with(address::SCHEME)
+        address.starts_with(SCHEME)
     }
 
     fn connect(&self, transports: &[String]) -> BoxFuture<'static, Result<()>> {
-        let connected = address::first(transports).and_then(|(peer, _)| self.reader.connect(peer));
+        let connected = first(transports).and_then(|(peer, _)| self.reader.connect(peer));
         answer(connected)
     }
 
@@ -90,8 +95,9 @@ impl Transport for TcpTransport {
         sources: Vec<Source>,
         into: Destination,
     ) -> BoxFuture<'static, Result<Destination>> {
-        let begun = address::first(&from.transports).and_then(|(peer, table)| {
-            let request = frame::Request::new(table, &from, &sources, &into)?;
+        let begun = first(&from.transports).and_then(|(peer, table)| {
+            into.check_for(&sources)?;
+            let request = frame::Request::new(table, &from, &sources, &into);
             self.reader.read(peer, &request, into)
         });
         answer(begun)
@@ -105,7 +111,8 @@ fn answer<T: Send + 'static>(begun: Result<Answer<T>>) -> BoxFuture<'static, Res
     async move { begun?.await.unwrap_or_else(|_| Err(lost("the transport was closed"))) }.boxed()
 }
 
-fn lost(why: &str) -> Error {
-    let message = format!("the owner of the memory cannot be reached: {why}");
-    Error::new(ErrorKind::PeerLost, message)
+/// `host:port` and table of the first address that is ours.
+fn first(transports: &[String]) -> Result<(&str, u128)> {
+    let found = transports.iter().find_map(|address| table_address::parse(SCHEME, address));
+    found.ok_or_else(|| lost("it has no address for TCP"))
 }

@@ -57,8 +57,5 @@ pub(crate) const REQUEST_BYTES_AHEAD_MAX: usize = 8 << 10;
 /// the connection is closed.
 pub(crate) const DRAIN_BYTES_MAX: usize = 1 << 20;
 
-/// Sources in one request.
-pub(crate) const N_SOURCES_MAX: usize = 65_536;
-
 /// Times that a read is begun, as an owner may have closed a connection while it was idle.
 pub(crate) const N_ATTEMPTS_MAX: u32 = 2;

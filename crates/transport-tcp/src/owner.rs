@@ -12,8 +12,8 @@ use crate::limits::{
     ACCEPT_PAUSE, CONNECT_MAX, N_CONNECTIONS_MAX, N_STRANGERS_MAX, OWNER_IDLE_MAX, STALL_MAX,
 };
 use crate::waiting::{Hurried, Patient, is_timeout};
-use crate::{TcpConfig, address};
-use planes::{ClusterKey, LeaseTable, LeasedMemory, Region, Side, Withdraw};
+use crate::{SCHEME, TcpConfig};
+use planes::{ClusterKey, LeaseTable, LeasedMemory, Region, Side, Withdraw, table_address};
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -63,7 +63,7 @@ impl Owner {
         };
         let listener = TcpListener::bind(config.listen).map_err(refused)?;
         let bound = listener.local_addr().map_err(refused)?;
-        let peer = address::of_listener(config.advertise.as_deref(), bound)?;
+        let peer = table_address::of_listener(config.advertise.as_deref(), bound)?;
         let hall = Arc::new(Hall {
             key: config.key.clone(),
             crew: Arc::clone(crew),
@@ -86,7 +86,7 @@ impl Owner {
         let withdraw = Withdraw::on_drop(move || {
             lock(&hall.tables).remove(&table);
         });
-        (address::of_table(&self.peer, table), withdraw)
+        (table_address::of_table(SCHEME, &self.peer, table), withdraw)
     }
 
     /// Ends the thread that accepts, once the crew is closing.

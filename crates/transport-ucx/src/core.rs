@@ -6,6 +6,7 @@
 mod endings;
 mod messages;
 
+use crate::answers::Answers;
 use crate::limits::*;
 use crate::lost;
 use crate::ops::{Ops, ReadId};
@@ -23,6 +24,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::thread;
 use std::time::{Duration, Instant};
 use types::{Error, ErrorKind, Result};
 
@@ -45,6 +47,7 @@ struct Core {
     listener: TcpListener,
     commands: Receiver<Command>,
     ops: Ops,
+    answers: Answers,
     /// By our name for them.
     pairs: HashMap<u64, Pair>,
     /// Ready to read when UCX has work.
@@ -81,6 +84,7 @@ impl Core {
             listener,
             commands,
             ops,
+            answers: Answers::default(),
             pairs: HashMap::new(),
             ucx_fd,
             last_tick: now,
@@ -94,23 +98,37 @@ impl Core {
         while !self.shared.is_stopped() {
             let has_worked = self.turn();
             let now = Instant::now();
+            self.answers.tell(now, self.ops.is_fetching());
             if has_worked {
                 last_work = now;
             }
             if now.duration_since(self.last_tick) >= TICK {
                 self.tick(now);
             }
-            if now.duration_since(last_work) >= SPIN {
+            if self.has_waited(now.duration_since(last_work)) {
                 self.sleep();
+            } else if !has_worked {
+                // Whoever shares the processor may be the one that we wait for: the peer's thread,
+                // or the one that is to ask for the next read.
+                thread::yield_now();
             }
         }
+        self.answers.tell_all();
         self.shut_down();
     }
 
+    /// Whether that was long enough to sleep.
+    fn has_waited(&self, without_work: Duration) -> bool {
+        without_work >= SPIN && (without_work >= SPIN_BUSY || !self.is_busy())
+    }
+
     /// One round over everything that may have to be done; says whether anything was.
+    ///
+    /// UCX is called once: a call may copy for some tens of microseconds, and a read that is asked
+    /// for meanwhile is to be on its way before those under way have ended.
     fn turn(&mut self) -> bool {
-        let (mut has_worked, mut has_moved) = (false, false);
-        for _ in 0..N_TURNS_MAX {
+        let mut has_worked = false;
+        for _ in 0..N_COMMANDS_A_TURN {
             let Ok(command) = self.commands.try_recv() else { break };
             self.obey(command);
             has_worked = true;
@@ -118,15 +136,9 @@ impl Core {
         if self.shared.take_cancelled() {
             self.forget_abandoned();
         }
-        for _ in 0..N_TURNS_MAX {
-            if !self.ops.worker.progress() {
-                break;
-            }
-            self.take_events();
-            (has_worked, has_moved) = (true, true);
-        }
-        if has_moved {
+        if self.ops.worker.progress() {
             self.last_moved = Instant::now();
+            has_worked = true;
         }
         // Operations that ended at once are reported without UCX working.
         self.take_events() || has_worked

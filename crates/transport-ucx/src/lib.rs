@@ -9,7 +9,7 @@
 //!
 //! Must not know what the bytes are.
 
-mod address;
+mod answers;
 mod core;
 mod handshake;
 mod limits;
@@ -26,20 +26,25 @@ mod system;
 mod ucp;
 mod wire;
 
-use crate::limits::{N_ATTEMPTS_MAX, N_SOURCES_MAX};
+use crate::limits::N_ATTEMPTS_MAX;
 use crate::pairing::Pool;
 use crate::reader::Answer;
 use crate::shared::{Command, Shared};
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
+use planes::owner_lost as lost;
 use planes::{
     ClusterKey, Destination, LeaseTable, RemoteHandle, Source, Transport, Withdraw, random,
+    table_address,
 };
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use types::{Error, ErrorKind, Result};
+
+/// How addresses of this transport begin. Host and port are those of the handshake.
+const SCHEME: &str = "ucx://";
 
 /// How a process takes part in transfers over UCX.
 #[derive(Debug, Clone)]
@@ -68,7 +73,7 @@ pub fn start(config: UcxConfig) -> Result<Arc<dyn Transport>> {
     let listener = TcpListener::bind(config.listen).map_err(cannot(&listen))?;
     listener.set_nonblocking(true).map_err(cannot(&listen))?;
     let bound = listener.local_addr().map_err(cannot(&listen))?;
-    let host = address::of_listener(config.advertise.as_deref(), bound)?;
+    let host = table_address::of_listener(config.advertise.as_deref(), bound)?;
     let (shared, commands) = Shared::new(config.key, host).map_err(cannot("start"))?;
     let (ready, begun) = mpsc::sync_channel(1);
     let core = Arc::clone(&shared);
@@ -116,7 +121,7 @@ impl Transport for UcxTransport {
     ) -> BoxFuture<'static, Result<(Vec<String>, Withdraw)>> {
         let table = random::instance_id().0;
         self.shared.tables().insert(table, leases);
-        let address = address::of_table(&self.shared.host, table);
+        let address = table_address::of_table(SCHEME, &self.shared.host, table);
         let shared = Arc::clone(&self.shared);
         let withdraw = Withdraw::on_drop(move || {
             shared.tables().remove(&table);
@@ -125,7 +130,7 @@ impl Transport for UcxTransport {
     }
 
     fn speaks(&self, address: &str) -> bool {
-        address.starts_with(address::SCHEME)
+        address.starts_with(SCHEME)
     }
 
     fn connect(&self, transports: &[String]) -> BoxFuture<'static, Result<()>> {
@@ -141,7 +146,7 @@ impl Transport for UcxTransport {
     ) -> BoxFuture<'static, Result<Destination>> {
         let (shared, pool) = (Arc::clone(&self.shared), Arc::clone(&self.pool));
         async move {
-            check_shape(&sources, &into)?;
+            into.check_for(&sources)?;
             read_from(&shared, &pool, &from, (sources, into)).await
         }
         .boxed()
@@ -155,7 +160,7 @@ async fn read_from(
     (sources, mut into): (Vec<Source>, Destination),
 ) -> Result<Destination> {
     // Dropped after the answer is, so that the thread finds nobody waiting.
-    let _notice = shared.notice_on_drop();
+    let mut notice = shared.notice_on_drop();
     let (lease, secret) = (from.lease, from.secret);
     let mut n_attempts = 0;
     loop {
@@ -163,27 +168,16 @@ async fn read_from(
         let (pair, (reply, answer)) = (pool.pair(&from.transports).await?, oneshot::channel());
         let order = reader::Order { lease, secret, sources: sources.clone(), into, reply };
         shared.command(Command::Read { pair: pair.name, order })?;
-        match answer.await {
-            Ok(Answer::Ended(outcome)) => return outcome,
-            Ok(Answer::Lost { into: back, .. }) if n_attempts < N_ATTEMPTS_MAX => into = back,
-            Ok(Answer::Lost { why, .. }) => return Err(why),
-            Err(oneshot::Canceled) => return Err(lost("the transport was closed")),
-        }
+        let outcome = match answer.await {
+            Ok(Answer::Ended(outcome)) => outcome,
+            Ok(Answer::Lost { into: back, .. }) if n_attempts < N_ATTEMPTS_MAX => {
+                into = back;
+                continue;
+            }
+            Ok(Answer::Lost { why, .. }) => Err(why),
+            Err(oneshot::Canceled) => Err(lost("the transport was closed")),
+        };
+        notice.is_needed = false;
+        return outcome;
     }
-}
-
-fn check_shape(sources: &[Source], into: &Destination) -> Result<()> {
-    if sources.len() != into.regions.len() {
-        return Err(Error::internal("a read needs one destination for each source"));
-    }
-    if sources.len() > N_SOURCES_MAX {
-        let message = format!("a read of {} parts is over {N_SOURCES_MAX}", sources.len());
-        return Err(Error::new(ErrorKind::TooLarge, message));
-    }
-    Ok(())
-}
-
-fn lost(why: &str) -> Error {
-    let message = format!("the owner of the memory cannot be reached: {why}");
-    Error::new(ErrorKind::PeerLost, message)
 }

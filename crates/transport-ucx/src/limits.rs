@@ -49,8 +49,16 @@ pub(crate) const ABSENCE_MIN: Duration = Duration::from_secs(1);
 /// microseconds, and the parts of a transfer follow each other faster than that.
 pub(crate) const SPIN: Duration = Duration::from_micros(50);
 
-/// Calls of UCX's progress, and commands, between two looks at everything else.
-pub(crate) const N_TURNS_MAX: usize = 64;
+/// The same while a transfer is under way: longer than the other side copies 1 MiB, after which it
+/// says so.
+pub(crate) const SPIN_BUSY: Duration = Duration::from_micros(200);
+
+/// How long a read that has ended waits to be told together with others: less than two of
+/// 256 KiB take.
+pub(crate) const ANSWERS_WAIT_MAX: Duration = Duration::from_micros(25);
+
+/// Commands taken between two calls of UCX.
+pub(crate) const N_COMMANDS_A_TURN: usize = 64;
 
 /// Commands waiting for the thread, beyond which reads are refused.
 pub(crate) const N_COMMANDS_MAX: usize = 4096;
@@ -72,9 +80,6 @@ pub(crate) const N_READS_MAX: usize = 64;
 
 /// Reads waiting at the reader for one owner, beyond which the next is refused.
 pub(crate) const N_READS_WAITING_MAX: usize = 4096;
-
-/// Sources in one read.
-pub(crate) const N_SOURCES_MAX: usize = 65_536;
 
 /// Pieces that an owner has on their way to one reader at a time.
 pub(crate) const N_PIECES_MAX: usize = 16;

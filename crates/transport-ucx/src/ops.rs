@@ -26,12 +26,20 @@ pub(crate) enum Op {
     Close { pair: u64 },
 }
 
+impl Op {
+    fn is_receive(&self) -> bool {
+        matches!(self, Self::Receive { .. })
+    }
+}
+
 /// See the file's description.
 pub(crate) struct Ops {
     // Dropped before the memory of what is still under way.
     pub(crate) worker: Worker,
     under_way: HashMap<u64, Op>,
     n_begun: u64,
+    /// How many of those under way are of pieces being fetched.
+    n_fetching: usize,
 }
 
 /// Which read of which pair.
@@ -44,11 +52,16 @@ pub(crate) struct ReadId {
 
 impl Ops {
     pub(crate) fn new(worker: Worker) -> Self {
-        Self { worker, under_way: HashMap::new(), n_begun: 0 }
+        Self { worker, under_way: HashMap::new(), n_begun: 0, n_fetching: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.under_way.is_empty()
+    }
+
+    /// Whether any piece is being fetched.
+    pub(crate) fn is_fetching(&self) -> bool {
+        self.n_fetching > 0
     }
 
     /// Whether anything is under way for a pair that is no more.
@@ -63,11 +76,14 @@ impl Ops {
 
     /// Takes an operation that has ended.
     pub(crate) fn finish(&mut self, op: u64) -> Option<Op> {
-        self.under_way.remove(&op)
+        let op = self.under_way.remove(&op)?;
+        self.n_fetching -= usize::from(op.is_receive());
+        Some(op)
     }
 
     fn begin(&mut self, op: Op) -> u64 {
         self.n_begun += 1;
+        self.n_fetching += usize::from(op.is_receive());
         self.under_way.insert(self.n_begun, op);
         self.n_begun
     }

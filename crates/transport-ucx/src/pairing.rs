@@ -1,7 +1,7 @@
 //! Making pairs: the reader's list of those it has, and both sides' part in making another. A
 //! handshake blocks, so each has a thread of its own, for a few seconds at most.
 
-use crate::address;
+use crate::SCHEME;
 use crate::handshake::{self, Hello};
 use crate::limits::{N_PAIRS_MAX, N_STRANGERS_MAX};
 use crate::lost;
@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, Shared as Awaited};
 use planes::cluster_key::Side;
-use planes::random;
+use planes::{random, table_address};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::TcpStream;
@@ -38,7 +38,8 @@ impl Pool {
         self: &Arc<Self>,
         transports: &[String],
     ) -> impl Future<Output = Result<Arc<PairRef>>> + Send + use<> {
-        let address = transports.iter().find(|address| address::parse(address).is_some()).cloned();
+        let is_ours = |address: &&String| table_address::parse(SCHEME, address).is_some();
+        let address = transports.iter().find(is_ours).cloned();
         let pool = Arc::clone(self);
         async move {
             let address = address.ok_or_else(|| lost("it has no address for UCX"))?;
@@ -95,7 +96,8 @@ fn make(shared: &Arc<Shared>, address: String) -> Pairing {
 
 /// The reader's part.
 fn meet(shared: &Arc<Shared>, address: &str) -> Result<Arc<PairRef>> {
-    let (peer, table) = address::parse(address).ok_or_else(|| lost("its address is none"))?;
+    let parsed = table_address::parse(SCHEME, address);
+    let (peer, table) = parsed.ok_or_else(|| lost("its address is none"))?;
     let stream = handshake::connect(peer, &shared.key)?;
     let ours = introduce(shared, table);
     let name = ours.pair;

@@ -31,6 +31,19 @@ pub(crate) enum Answer {
     },
 }
 
+/// A read that has ended, and who is to hear of it.
+pub(crate) struct Finished {
+    reply: oneshot::Sender<Answer>,
+    outcome: Result<Destination>,
+}
+
+impl Finished {
+    /// Tells whoever waits; if nobody does, the destination is dropped.
+    pub(crate) fn tell(self) {
+        let _ = self.reply.send(Answer::Ended(self.outcome));
+    }
+}
+
 /// The reads from one owner.
 pub(crate) struct Reader {
     /// Asked for, by number, in the order of asking.
@@ -119,46 +132,40 @@ impl Reader {
         Ok(Some((at, Rc::clone(&reading.into))))
     }
 
-    /// A piece has landed.
-    pub(crate) fn landed(&mut self, read: u64, n_bytes: usize, now: Instant) {
+    /// A piece has landed. Gives the read if that was all of it.
+    pub(crate) fn landed(&mut self, read: u64, n_bytes: usize, now: Instant) -> Option<Finished> {
         self.n_pieces -= 1;
         self.last_progress = now;
-        let Some(reading) = self.reading.get_mut(&read) else { return };
+        let reading = self.reading.get_mut(&read)?;
         reading.n_bytes_landed += n_bytes as u64;
         reading.last_progress = now;
-        self.finish_if_whole(read);
+        self.finish_if_whole(read)
     }
 
-    /// The owner has said how a read ended on its side.
-    pub(crate) fn replied(&mut self, read: u64, outcome: Result<()>) {
-        let Some(reading) = self.reading.get_mut(&read) else { return };
+    /// The owner has said how a read ended on its side. Gives the read if it has ended on ours.
+    pub(crate) fn replied(&mut self, read: u64, outcome: Result<()>) -> Option<Finished> {
         match outcome {
-            Ok(()) => reading.is_confirmed = true,
-            Err(failure) => return self.fail(read, failure),
+            Ok(()) => self.reading.get_mut(&read)?.is_confirmed = true,
+            Err(failure) => {
+                let Reading { reply, .. } = self.reading.remove(&read)?;
+                return Some(Finished { reply, outcome: Err(failure) });
+            }
         }
-        self.finish_if_whole(read);
+        self.finish_if_whole(read)
     }
 
-    fn fail(&mut self, read: u64, failure: Error) {
-        if let Some(reading) = self.reading.remove(&read) {
-            let _ = reading.reply.send(Answer::Ended(Err(failure)));
-        }
-    }
-
-    fn finish_if_whole(&mut self, read: u64) {
+    fn finish_if_whole(&mut self, read: u64) -> Option<Finished> {
         let is_whole_now =
             |reading: &Reading| reading.is_confirmed && reading.n_bytes_landed == reading.n_bytes;
-        if !self.reading.get(&read).is_some_and(is_whole_now) {
-            return;
+        if !is_whole_now(self.reading.get(&read)?) {
+            return None;
         }
-        let Some(Reading { into, runs, landed, reply, .. }) = self.reading.remove(&read) else {
-            return;
-        };
+        let Reading { into, runs, landed, reply, .. } = self.reading.remove(&read)?;
         let outcome = match Rc::try_unwrap(into) {
             Ok(into) if is_whole(&runs, landed) => Ok(into),
             _ => Err(lost("its pieces do not fit together")),
         };
-        let _ = reply.send(Answer::Ended(outcome));
+        Some(Finished { reply, outcome })
     }
 
     /// Lets go of reads that nobody waits for; gives the numbers of those asked for.

@@ -62,6 +62,22 @@ pub(crate) struct Shared {
     has_cancelled: AtomicBool,
 }
 
+/// Of a read that nobody waits for any longer.
+pub(crate) struct Notice {
+    shared: Arc<Shared>,
+    /// Whether the read has no answer yet.
+    pub(crate) is_needed: bool,
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        if self.is_needed {
+            self.shared.has_cancelled.store(true, Ordering::Release);
+            self.shared.bell.ring();
+        }
+    }
+}
+
 impl PairRef {
     pub(crate) fn new(name: u64) -> Self {
         Self { name, is_lost: AtomicBool::new(false) }
@@ -116,16 +132,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells the thread, when dropped, that somebody waits no longer.
-    pub(crate) fn notice_on_drop(self: &Arc<Self>) -> impl Drop + Send + use<> {
-        struct Notice(Arc<Shared>);
-        impl Drop for Notice {
-            fn drop(&mut self) {
-                self.0.has_cancelled.store(true, Ordering::Release);
-                self.0.bell.ring();
-            }
-        }
-        Notice(Arc::clone(self))
+    /// Tells the thread, when dropped while it is needed, that somebody waits no longer.
+    pub(crate) fn notice_on_drop(self: &Arc<Self>) -> Notice {
+        Notice { shared: Arc::clone(self), is_needed: true }
     }
 
     /// Whether somebody waits no longer, since that was last taken.

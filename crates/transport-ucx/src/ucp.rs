@@ -4,16 +4,24 @@
 //! nothing is entered twice. Values of this module stay in the thread that made them (they are
 //! not `Send`). Must not know what messages mean.
 
+mod callbacks;
+mod context;
+
+pub(crate) use context::Context;
+
 use crate::limits::{DRAIN_MAX, EAGER_BYTES_MAX, N_IDLE_CALLS};
-use crate::settings::Settings;
-use crate::wire::{BODY_BYTES_MAX, KINDS};
+use crate::wire::KINDS;
+use callbacks::{
+    Ticket, on_cancel, on_data, on_failed, on_received, on_reply, on_request, on_sent,
+};
+use context::check;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::time::Instant;
-use types::{Error, ErrorKind, Result};
+use types::Result;
 use ucx_sys::*;
 
 /// Something that happened.
@@ -42,12 +50,6 @@ pub(crate) struct Announced {
 }
 
 type Inbox = RefCell<VecDeque<Event>>;
-
-/// UCX's context, shared by everything of one transport.
-pub(crate) struct Context {
-    library: &'static Library,
-    context: ucp_context_h,
-}
 
 /// A place where messages come and go.
 pub(crate) struct Worker {
@@ -90,51 +92,6 @@ impl Protocol {
 fn describe_memory(param: &mut ucp_request_param_t) {
     param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
     param.memory_type = UCS_MEMORY_TYPE_HOST;
-}
-
-impl Context {
-    /// Opens UCX. Errors: it is not there, or finds nothing to work with (`Unavailable`).
-    pub(crate) fn open() -> Result<Self> {
-        let unavailable = |error: OpenError| {
-            let message = format!("{error}; or choose the transport tcp");
-            Error::new(ErrorKind::Unavailable, message)
-        };
-        let library = ucx_sys::open().map_err(unavailable)?;
-        let settings = Settings::read(library)?;
-        let mut params = ucp_params_t::zeroed();
-        params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;
-        params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
-        params.name = c"triptych".as_ptr();
-        let (major, minor) = VERSION_MIN;
-        let mut context = ptr::null_mut();
-        // SAFETY: the parameters say which of their fields are set, and live until it returns.
-        let status = unsafe {
-            (library.ucp_init_version)(major, minor, &params, settings.as_ptr(), &mut context)
-        };
-        check(library, status, "start")?;
-        Ok(Self { library, context })
-    }
-
-    pub(crate) fn library(&self) -> &'static Library {
-        self.library
-    }
-
-    /// Transports and devices found, as `tcp/eth0`.
-    pub(crate) fn resources(&self) -> Vec<String> {
-        let text = crate::system::written_to_file(|file| {
-            // SAFETY: the context is open, and so is the file.
-            unsafe { (self.library.ucp_context_print_info)(self.context, file) };
-        });
-        let lines = text.lines().filter(|line| line.contains(" resource "));
-        lines.filter_map(|line| line.split_whitespace().last()).map(Into::into).collect()
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: opened in `open`, closed once, after the worker that is made of it.
-        unsafe { (self.library.ucp_cleanup)(self.context) };
-    }
 }
 
 impl Worker {
@@ -354,105 +311,4 @@ impl Endpoint {
     pub(crate) fn id(&self) -> usize {
         self.0 as usize
     }
-}
-
-fn check(library: &Library, status: ucs_status_t, what: &str) -> Result<()> {
-    if status == UCS_OK {
-        return Ok(());
-    }
-    let message = format!("UCX cannot {what}: {}", library.words(status));
-    Err(Error::new(ErrorKind::Unavailable, message))
-}
-
-/// Given to UCX with an operation, taken back by its callback.
-struct Ticket {
-    op: u64,
-    inbox: *const Inbox,
-    library: &'static Library,
-}
-
-/// Takes the ticket of an operation that has ended, and frees UCX's request for it.
-///
-/// # Safety
-/// Called once by the callback of the operation, with what it was given.
-unsafe fn redeem(request: *mut c_void, status: ucs_status_t, ticket: *mut c_void) {
-    // SAFETY: the pointer was made by `Worker::ticket`, and a callback is called once.
-    let ticket = unsafe { Box::from_raw(ticket.cast::<Ticket>()) };
-    // SAFETY: UCX calls back while its worker lives, and so the inbox does; it is borrowed for
-    // this one statement, in which UCX is not entered.
-    unsafe { &*ticket.inbox }.borrow_mut().push_back(Event::Done { op: ticket.op, status });
-    // SAFETY: the request of this operation, to which nobody else has a pointer. UCX allows it to
-    // be freed from its callback.
-    unsafe { (ticket.library.ucp_request_free)(request) };
-}
-
-unsafe extern "C" fn on_sent(request: *mut c_void, status: ucs_status_t, ticket: *mut c_void) {
-    // SAFETY: this is the callback of the operation that the ticket was made for.
-    unsafe { redeem(request, status, ticket) };
-}
-
-unsafe extern "C" fn on_received(
-    request: *mut c_void,
-    status: ucs_status_t,
-    _n_bytes: usize,
-    ticket: *mut c_void,
-) {
-    // SAFETY: this is the callback of the operation that the ticket was made for.
-    unsafe { redeem(request, status, ticket) };
-}
-
-unsafe extern "C" fn on_failed(inbox: *mut c_void, endpoint: ucp_ep_h, status: ucs_status_t) {
-    // SAFETY: the inbox that the endpoint was made with; it outlives the worker.
-    let inbox = unsafe { &*inbox.cast::<Inbox>() };
-    inbox.borrow_mut().push_back(Event::Failed { endpoint: endpoint as usize, status });
-}
-
-/// One callback for each kind of message, because UCX does not tell a callback the kind.
-macro_rules! on_message {
-    ($($name:ident = $kind:ident;)*) => {$(
-        unsafe extern "C" fn $name(
-            inbox: *mut c_void,
-            header: *const c_void,
-            n_header_bytes: usize,
-            data: *mut c_void,
-            n_bytes: usize,
-            param: *const ucp_am_recv_param_t,
-        ) -> ucs_status_t {
-            // SAFETY: UCX gives a header and parameters that are valid during the call.
-            let (header, param) = unsafe { (bytes(header, n_header_bytes), &*param) };
-            let is_announced = param.recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV != 0;
-            let body = if is_announced {
-                Body::Announced(Announced { descriptor: data, n_bytes })
-            } else if n_bytes <= BODY_BYTES_MAX {
-                // SAFETY: without an announcement UCX gives the data itself.
-                Body::Bytes(unsafe { bytes(data, n_bytes) })
-            } else {
-                return UCS_OK;
-            };
-            // SAFETY: the inbox outlives the worker; it is borrowed for this one statement.
-            let inbox = unsafe { &*inbox.cast::<Inbox>() };
-            let event = Event::Message { kind: crate::wire::$kind, header, body };
-            inbox.borrow_mut().push_back(event);
-            if is_announced { UCS_INPROGRESS } else { UCS_OK }
-        }
-    )*};
-}
-
-on_message! {
-    on_request = REQUEST;
-    on_cancel = CANCEL;
-    on_data = DATA;
-    on_reply = REPLY;
-}
-
-/// A copy of what UCX shows a callback.
-///
-/// # Safety
-/// `n_bytes` can be read from `start`, unless there are none.
-unsafe fn bytes(start: *const c_void, n_bytes: usize) -> Vec<u8> {
-    if n_bytes == 0 {
-        return Vec::new();
-    }
-    // SAFETY: by this function's contract.
-    unsafe { std::slice::from_raw_parts(start.cast(), n_bytes) }.to_vec()
 }

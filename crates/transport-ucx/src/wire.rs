@@ -1,8 +1,9 @@
 //! What both sides say to each other in active messages. All numbers are little-endian.
 
-use crate::limits::{N_SOURCES_MAX, WORDS_BYTES_MAX};
+use crate::limits::WORDS_BYTES_MAX;
 use crate::runs::{Place, Segment};
 use planes::Source;
+use planes::transport::N_SOURCES_MAX;
 use types::{Error, ErrorKind, LeaseId, Result, Secret};
 
 /// Reader to owner: send these bytes.

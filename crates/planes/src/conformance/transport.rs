@@ -2,6 +2,7 @@
 
 use super::plot::Plot;
 use super::{PATIENCE, TransportSubject};
+use crate::transport::N_SOURCES_MAX;
 use crate::{
     Address, Destination, LeaseTable, LeasedMemory, Region, RemoteHandle, Source, Withdraw,
 };
@@ -239,6 +240,17 @@ pub async fn a_read_needs_one_region_for_each_source(subject: TransportSubject) 
         let outcome = subject.clock.within("a refusal", read).await;
         assert!(outcome.is_err(), "{n_sources} sources into one region");
     }
+}
+
+/// A read of more sources than a request takes is refused.
+pub async fn a_read_of_too_many_sources_is_refused(subject: TransportSubject) {
+    let lent = lend(&subject).await;
+    let n_sources = N_SOURCES_MAX + 1;
+    let mut into = landing(8);
+    into.regions = vec![into.regions[0]; n_sources];
+    let read = subject.reader.read(lent.handle.clone(), vec![START; n_sources], into);
+    let refusal = subject.clock.within("a refusal", read).await.err();
+    assert_eq!(refusal.map(|failure| failure.kind), Some(ErrorKind::TooLarge));
 }
 
 /// No sources are read with success by whoever has the right, and by nobody else.

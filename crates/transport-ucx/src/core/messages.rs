@@ -84,7 +84,8 @@ impl Core {
     fn landed(&mut self, id: ReadId, n_bytes: usize) {
         let side = self.pairs.get_mut(&id.pair).map(|pair| &mut pair.side);
         if let Some(Side::Reader(reader)) = side {
-            reader.landed(id.read, n_bytes, Instant::now());
+            let finished = reader.landed(id.read, n_bytes, Instant::now());
+            self.answers.extend(finished);
             self.pump(id.pair);
         }
     }
@@ -92,7 +93,8 @@ impl Core {
     fn on_reply(&mut self, Header { pair: name, read, .. }: Header, body: &[u8]) {
         let side = self.pairs.get_mut(&name).map(|pair| &mut pair.side);
         if let Some(Side::Reader(reader)) = side {
-            reader.replied(read, decode_reply(body));
+            let finished = reader.replied(read, decode_reply(body));
+            self.answers.extend(finished);
             self.pump(name);
         }
     }
