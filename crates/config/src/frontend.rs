@@ -1,5 +1,6 @@
 //! What the HTTP side is told: where to listen, and how large a client can make anything.
 
+use crate::access::{AccessConfig, AccessFlags};
 use crate::process::{ProcessConfig, megabytes};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -61,6 +62,9 @@ pub struct FrontendFlags {
         default_value = "least-loaded"
     )]
     pub router_mode: RouterMode,
+    /// Who may ask.
+    #[command(flatten)]
+    pub access: AccessFlags,
 }
 
 /// How a worker is chosen among those that can take a request.
@@ -77,6 +81,8 @@ pub struct FrontendConfig {
     pub address: SocketAddr,
     /// How a worker is chosen.
     pub router_mode: RouterMode,
+    /// Who may ask.
+    pub access: AccessConfig,
     /// Limits of what a client may send and ask for.
     pub limits: FrontendLimits,
     /// Longest time to the first token.
@@ -142,6 +148,7 @@ impl Default for FrontendConfig {
         Self {
             address: SocketAddr::from(([0, 0, 0, 0], 8000)),
             router_mode: RouterMode::LeastLoaded,
+            access: AccessConfig::default(),
             limits: FrontendLimits::default(),
             first_token_deadline: Duration::from_secs(600),
             idle_stream_deadline: Duration::from_secs(120),
@@ -176,6 +183,7 @@ impl FrontendFlags {
         Ok(FrontendConfig {
             address: SocketAddr::new(self.http_host, self.http_port),
             router_mode: self.router_mode,
+            access: self.access.resolve()?,
             limits,
             first_token_deadline: seconds("--first-token-timeout-s", self.first_token_timeout_s)?,
             idle_stream_deadline: seconds("--idle-stream-timeout-s", self.idle_stream_timeout_s)?,

@@ -5,6 +5,7 @@
 //! kept apart from what the program reads (`…Config`): resolving the first gives the second, or an
 //! error that says what is accepted. Must not know how any option is used.
 
+pub mod access;
 pub mod check;
 pub mod cluster;
 pub mod document;
@@ -13,10 +14,12 @@ pub mod engine_args;
 mod engine_keys;
 pub mod etcd;
 pub mod frontend;
+pub mod media;
 pub mod mock;
 pub mod model_path;
 pub mod nats;
 pub mod process;
+mod seconds;
 pub mod secret;
 pub mod separate;
 pub mod serve;
@@ -24,13 +27,15 @@ mod slot;
 pub mod worker;
 pub mod world;
 
+pub use access::{AccessConfig, AccessFlags, CorsOrigins, ServerTls};
 pub use check::{CheckConfig, CheckFlags};
 pub use cluster::{ClusterConfig, ClusterFlags, TransportChoice};
 pub use endpoint::Endpoint;
 pub use engine_args::{CudaGraphConfig, EngineArgs, KvCacheConfig, KvDType, TransferBackend};
 pub use frontend::{FrontendConfig, FrontendFlags, RouterMode};
+pub use media::{MediaConfig, MediaFlags};
 pub use mock::{EngineKind, MockConfig, MockFlags};
-pub use process::{ProcessConfig, ProcessFlags};
+pub use process::{LogFormat, ProcessConfig, ProcessFlags};
 pub use separate::{
     FrontendProcessConfig, FrontendProcessFlags, ModeFlags, Place, PlaceFlags, WorkerProcessConfig,
     WorkerProcessFlags,

@@ -26,6 +26,10 @@ pub struct ProcessFlags {
     /// After a signal to stop, how long running requests may go on, in seconds.
     #[arg(long, env = "TRIPTYCH_DRAIN_TIMEOUT_S", value_name = "SECONDS", default_value_t = 30)]
     pub drain_timeout_s: u64,
+    /// How lines of the log are written; `TRIPTYCH_LOG` says how much is (`info`, `debug`,
+    /// `warn,router=debug`).
+    #[arg(long, env = "TRIPTYCH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
     /// Largest medium, before decoding its format.
     #[arg(
         long,
@@ -35,8 +39,8 @@ pub struct ProcessFlags {
         help_heading = "Media"
     )]
     pub max_file_size_mb: u64,
-    /// Most bytes of requests and of encoded media that wait in the memory of one process; more
-    /// makes requests wait or fail with 429.
+    /// Most bytes of requests and of encoded media that wait in the memory of one process, and as
+    /// many again of pictures that are being decoded; more makes requests wait or fail with 429.
     #[arg(
         long,
         env = "TRIPTYCH_MEDIA_MEMORY_MB",
@@ -47,6 +51,15 @@ pub struct ProcessFlags {
     pub media_memory_mb: u64,
 }
 
+/// How lines of the log are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object each, for programs.
+    Json,
+}
+
 /// What every process is told, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessConfig {
@@ -54,6 +67,8 @@ pub struct ProcessConfig {
     pub system_address: Option<SocketAddr>,
     /// After a signal to stop, how long running requests may go on.
     pub drain_deadline: Duration,
+    /// How lines of the log are written.
+    pub log_format: LogFormat,
     /// Largest encoded medium, in bytes.
     pub media_file_bytes_max: u64,
     /// Most bytes of requests and encoded media held at once.
@@ -75,6 +90,7 @@ impl ProcessFlags {
         Ok(ProcessConfig {
             system_address: self.system_port.map(|port| SocketAddr::new(host, port)),
             drain_deadline: Duration::from_secs(self.drain_timeout_s),
+            log_format: self.log_format,
             media_file_bytes_max: file_bytes_max,
             media_bytes_held_max: bytes_held_max,
         })

@@ -12,6 +12,11 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub struct Hidden(Vec<u8>);
 
 impl Hidden {
+    /// Hides `bytes`.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes of the file that `flag` names. Errors name both.
     pub fn read(flag: &str, path: &Path) -> Result<Self> {
         let wrong = |why: String| Error::invalid(format!("{flag} {}: {why}", path.display()));
@@ -50,6 +55,11 @@ impl fmt::Debug for Hidden {
 pub struct HiddenText(String);
 
 impl HiddenText {
+    /// Hides `text`.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The text.
     pub fn text(&self) -> &str {
         &self.0

@@ -1,6 +1,7 @@
 //! What a worker is told: its model, its device, and what it may read and hold.
 
 use crate::engine_args::{EngineArgs, EngineFlags};
+use crate::media::{MediaConfig, MediaFlags};
 use crate::model_path;
 use crate::process::ProcessConfig;
 use crate::world::World;
@@ -61,6 +62,9 @@ pub struct WorkerFlags {
         help_heading = "Media"
     )]
     pub allowed_local_media_path: Option<PathBuf>,
+    /// Media over HTTP(S).
+    #[command(flatten)]
+    pub media: MediaFlags,
     /// Size of the cache of encoded media.
     #[arg(
         long,
@@ -121,6 +125,8 @@ pub struct WorkerConfig {
     pub n_threads: Option<NonZeroUsize>,
     /// The folder whose media files may be read, symlinks resolved; `None` allows none.
     pub allowed_local_media_path: Option<PathBuf>,
+    /// From where media may be fetched.
+    pub media: MediaConfig,
     /// Largest encoded medium, in bytes.
     pub media_file_bytes_max: u64,
     /// Most bytes of encoded media held at once.
@@ -184,11 +190,7 @@ pub enum ComputeType {
 
 impl WorkerFlags {
     /// Reads the files that the flags name and checks every value.
-    pub fn resolve(
-        self,
-        process: &ProcessConfig,
-        world: &World,
-    ) -> Result<WorkerConfig> {
+    pub fn resolve(self, process: &ProcessConfig, world: &World) -> Result<WorkerConfig> {
         let Some(model) = &self.model_path else {
             return Err(Error::invalid("--model-path: expected a model folder or a hub id"));
         };
@@ -208,6 +210,7 @@ impl WorkerFlags {
                 .allowed_local_media_path
                 .map(media_folder)
                 .transpose()?,
+            media: self.media.resolve()?,
             media_file_bytes_max: process.media_file_bytes_max,
             media_bytes_held_max: process.media_bytes_held_max,
             embedding_cache_bytes: gigabytes(self.multimodal_embedding_cache_capacity_gb)?,
