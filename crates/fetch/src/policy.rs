@@ -41,6 +41,18 @@ impl Default for Deadlines {
     }
 }
 
+impl Default for Policy {
+    /// Any host of the public internet, up to 50 MiB.
+    fn default() -> Self {
+        Self {
+            domains: Vec::new(),
+            networks: Vec::new(),
+            n_bytes_max: 50 << 20,
+            deadlines: Deadlines::default(),
+        }
+    }
+}
+
 impl Policy {
     /// Whether media may come from `host`, as a URL names it.
     pub(crate) fn permits_host(&self, host: &str) -> bool {
@@ -55,9 +67,11 @@ impl Policy {
 
     /// Whether a connection may go to `address`.
     pub(crate) fn permits_address(&self, address: IpAddr) -> bool {
+        // A mapped address is the IPv4 address itself; the others lead there by way of somebody
+        // else, so that nobody meant them who listed it.
+        let itself = address.to_canonical();
         let real = unwrapped(address);
-        let names = |network: &&Network| network.contains(address) || network.contains(real);
-        let mut named = self.networks.iter().filter(names);
+        let mut named = self.networks.iter().filter(|network| network.contains(itself));
         match is_metadata(real) {
             true => named.any(Network::is_one_address),
             false => is_public(real) || named.next().is_some(),
@@ -75,8 +89,7 @@ mod tests {
         Policy {
             domains: domains.iter().map(|&domain| domain.to_owned()).collect(),
             networks: networks.iter().map(network).collect(),
-            n_bytes_max: 1,
-            deadlines: Deadlines::default(),
+            ..Policy::default()
         }
     }
 
@@ -142,6 +155,10 @@ mod tests {
         check(("169.254.169.254", 32), "169.254.169.254", true);
         check(("169.254.169.254", 32), "::ffff:169.254.169.254", true);
         check(("169.254.169.254", 32), "169.254.169.253", false);
+        check(("127.0.0.1", 32), "64:ff9b::7f00:1", false);
+        check(("127.0.0.1", 32), "2002:7f00:1::", false);
+        check(("64:ff9b::", 96), "64:ff9b::7f00:1", true);
+        check(("64:ff9b::", 96), "64:ff9b::a9fe:a9fe", false);
         check(("::", 0), "::ffff:169.254.169.254", false);
     }
 }

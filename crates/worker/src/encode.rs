@@ -12,7 +12,6 @@ use engine::{EncodeJob, Used};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use planes::{LeasedMemory, RemoteHandle, ReplySender, random};
-use std::sync::Arc;
 use std::time::Instant;
 use tensor::SlabRange;
 use tokio::sync::oneshot;
@@ -37,9 +36,9 @@ pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Rep
     let id = random::request_id();
     let _abort = AbortOnDrop::request(&shared.engine, id);
     let held = hold_media(shared, &run.media).await?;
-    let look_at = |(item_idx, medium)| look_at(shared, item_idx, medium, Arc::clone(&held));
-    let mut work = Work { shared, id, steps: (0..).zip(&run.media).map(look_at).collect() };
-    drop(held);
+    let look_at = |((item_idx, medium), held)| look_at(shared, item_idx, medium, held);
+    let media = (0..).zip(&run.media).zip(held);
+    let mut work = Work { shared, id, steps: media.map(look_at).collect() };
     let described = work.describe(run.media.len(), replies);
     // After that a caller may well leave early: prefill may have the rows in its cache.
     let mut kept = counting_cancellation(&shared.recorder, Stage::Encode, described).await?;
@@ -98,8 +97,8 @@ fn look_at<'a>(
     async move { Ok(Done::Described(item_idx, describe(shared, medium, held).await?)) }.boxed()
 }
 
-/// Memory for the encoded bytes of these media.
-pub(crate) async fn hold_media(shared: &Shared, media: &[Medium]) -> Result<MediaHold> {
+/// Memory for the encoded bytes of each of these media.
+pub(crate) async fn hold_media(shared: &Shared, media: &[Medium]) -> Result<Vec<MediaHold>> {
     shared.media_memory.hold(media, shared.media.limits.max_bytes as u64).await
 }
 

@@ -2,15 +2,15 @@
 //! an engine. `encode`, `prefill` and `decode` are the three stages; a call may ask for
 //! several.
 //!
-//! Must not know any concrete plane, HTTP, or how requests are routed.
+//! Must not know any concrete plane, HTTP's shapes, or how requests are routed.
 
 mod calls;
 mod cancelled;
 mod credit;
 mod decode;
 mod encode;
-mod fetch;
 mod handler;
+mod media_bytes;
 mod media_items;
 mod media_memory;
 mod peers;

@@ -1,6 +1,6 @@
 //! From encoded bytes to a described medium (digest, grid, number of rows), and on to tower input.
 
-use crate::fetch::fetch;
+use crate::media_bytes::fetch;
 use crate::media_memory::MediaHold;
 use crate::worker::Shared;
 use bytes::Bytes;
@@ -12,11 +12,15 @@ use types::media::{MediaItem, MediaKind};
 use types::{Error, ErrorKind, Result};
 use wire::message::Medium;
 
+/// What decoding and resizing take at most for a pixel; see `media::Limits`.
+const N_DECODING_BYTES_PER_PIXEL: u64 = 16;
+
 /// A medium whose bytes and header are there.
 pub(crate) struct Described {
     pub(crate) item: MediaItem,
     plan: MediaPlan,
     bytes: Bytes,
+    n_pixels: u64,
     options: String,
     param: String,
     /// Memory that the encoded bytes take.
@@ -27,9 +31,13 @@ pub(crate) struct Described {
 pub(crate) async fn describe(
     shared: &Shared,
     medium: &Medium,
-    held: MediaHold,
+    mut held: MediaHold,
 ) -> Result<Described> {
-    let bytes = fetch(shared, medium).await?;
+    if medium.kind != MediaKind::Image {
+        let failure = Error::new(ErrorKind::UnsupportedMedia, "this model takes pictures only");
+        return Err(failure.at(&medium.param));
+    }
+    let bytes = fetch(shared, medium, &mut held).await?;
     let described = describe_bytes(shared, medium, bytes, held);
     described.map_err(|failure| failure.at(&medium.param))
 }
@@ -40,10 +48,6 @@ fn describe_bytes(
     bytes: Bytes,
     held: MediaHold,
 ) -> Result<Described> {
-    if medium.kind != MediaKind::Image {
-        let message = "this model takes pictures only";
-        return Err(Error::new(ErrorKind::UnsupportedMedia, message));
-    }
     let header = media::header(&bytes, &shared.media.limits)?;
     let plan = shared.processor.plan(medium.kind, header.size, &medium.processor_options)?;
     let item = MediaItem {
@@ -53,7 +57,8 @@ fn describe_bytes(
         n_tokens: plan.n_tokens,
     };
     let (options, param) = (medium.processor_options.clone(), medium.param.clone());
-    Ok(Described { item, plan, bytes, options, param, _held: held })
+    let n_pixels = header.size.n_pixels();
+    Ok(Described { item, plan, bytes, n_pixels, options, param, _held: held })
 }
 
 /// Size of an item's rows in embedding memory, in bytes.
@@ -83,6 +88,7 @@ impl Described {
         let broke_off = |_| Error::internal("preparing a medium broke off");
         let _turn =
             shared.decoders.acquire().await.map_err(|_| Error::internal("shutting down"))?;
+        let _working = shared.decoding.share(self.n_pixels * N_DECODING_BYTES_PER_PIXEL).await?;
         let (processor, limits) = (Arc::clone(&shared.processor), shared.media.limits);
         let span = debug_span!("encode.prepare");
         let param = self.param.clone();

@@ -83,14 +83,12 @@ async fn media(
         return Ok((run.items.iter().map(|item| item.item.clone()).collect(), sources));
     }
     let held = hold_media(shared, &run.media).await?;
-    let describe = |medium| describe(shared, medium, Arc::clone(&held));
-    let described = try_join_all(run.media.iter().map(describe)).await?;
+    let describe = |(medium, held)| describe(shared, medium, held);
+    let described = try_join_all(run.media.iter().zip(held).map(describe)).await?;
     let items: Vec<MediaItem> = described.iter().map(|medium| medium.item.clone()).collect();
-    if !run.stages.has(Stage::Decode) {
-        for (item_idx, item) in (0..).zip(&items) {
-            let item = Item { item: item.clone(), rows: None };
-            replies.send(Reply::Described { item_idx, item }).await?;
-        }
+    for (item_idx, item) in (0..).zip(&items) {
+        let item = Item { item: item.clone(), rows: None };
+        replies.send(Reply::Described { item_idx, item }).await?;
     }
     Ok((items, described.into_iter().map(RowsSource::Here).collect()))
 }

@@ -11,6 +11,7 @@ use crate::room::Room;
 use crate::rows::RowsTable;
 use crate::running::RunningCalls;
 use engine::Engine;
+use fetch::Fetcher;
 use models::Processor;
 use planes::{Address, Instance, LeaseTable, Planes, Reaper, Withdraw, random};
 use std::path::PathBuf;
@@ -36,11 +37,13 @@ pub(crate) const ROWS_DEADLINE: Duration = Duration::from_secs(120);
 pub struct MediaPolicy {
     /// The folder under which files may be read, symbolic links resolved; `None` allows none.
     pub allowed_local_path: Option<PathBuf>,
+    /// Which media are fetched over HTTP(S).
+    pub remote: fetch::Policy,
     /// Largest file, and largest picture.
     pub limits: media::Limits,
     /// Pictures decoded at a time.
     pub n_decoders: usize,
-    /// Bytes of encoded media held at once.
+    /// Bytes of encoded media held at once; pictures being decoded may take as many again.
     pub n_bytes_held_max: u64,
 }
 
@@ -103,7 +106,9 @@ pub(crate) struct Shared {
     pub(crate) recorder: WorkerRecorder,
     pub(crate) kv_transfer_deadline: Duration,
     pub(crate) media: MediaPolicy,
+    pub(crate) fetcher: Fetcher,
     pub(crate) decoders: Semaphore,
+    pub(crate) decoding: MediaMemory,
 }
 
 impl Worker {
@@ -133,7 +138,9 @@ impl Worker {
             running: RunningCalls::default(),
             recorder: parts.recorder,
             kv_transfer_deadline: parts.kv_transfer_deadline,
+            fetcher: Fetcher::new(parts.media.remote.clone()),
             decoders: Semaphore::new(parts.media.n_decoders.max(1)),
+            decoding: MediaMemory::new(parts.media.n_bytes_held_max),
             media: parts.media,
         });
         let handler = Arc::new(WorkerHandler(Arc::clone(&shared)));

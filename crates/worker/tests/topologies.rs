@@ -161,6 +161,7 @@ async fn start(fixture: &Fixture, planes: &Planes, stages: Stages, n_blocks: usi
         encode_endpoint: None,
         media: MediaPolicy {
             allowed_local_path: None,
+            remote: fetch::Policy::default(),
             limits: media::Limits::default(),
             n_decoders: 2,
             n_bytes_held_max: 1 << 30,

@@ -1,5 +1,6 @@
 //! From a medium's source to its encoded bytes, under this worker's policy.
 
+use crate::media_memory::MediaHold;
 use crate::pull::of_peer;
 use crate::worker::{MediaPolicy, Shared};
 use bytes::Bytes;
@@ -11,17 +12,22 @@ use tracing::{Instrument, debug_span};
 use types::{Error, ErrorKind, Result};
 use wire::message::{Medium, MediumSource};
 
-/// The encoded bytes of `medium`. Errors name the request field.
-pub(crate) async fn fetch(shared: &Shared, medium: &Medium) -> Result<Bytes> {
-    let fetched =
-        fetch_source(shared, &medium.source).instrument(debug_span!("encode.fetch")).await;
+/// The encoded bytes of `medium`, which `held` accounts for from then on. Errors name the request
+/// field.
+pub(crate) async fn fetch(shared: &Shared, medium: &Medium, held: &mut MediaHold) -> Result<Bytes> {
+    let fetching = fetch_source(shared, &medium.source, held);
+    let fetched = fetching.instrument(debug_span!("encode.fetch")).await;
     fetched.map_err(|failure| {
         let is_ours = matches!(failure.kind, ErrorKind::PeerLost | ErrorKind::Internal);
         if is_ours { failure } else { failure.at(&medium.param) }
     })
 }
 
-async fn fetch_source(shared: &Shared, source: &MediumSource) -> Result<Bytes> {
+async fn fetch_source(
+    shared: &Shared,
+    source: &MediumSource,
+    held: &mut MediaHold,
+) -> Result<Bytes> {
     match source {
         MediumSource::Inline(bytes) => Ok(bytes.clone()),
         MediumSource::Lent { handle, n_bytes } => {
@@ -33,9 +39,11 @@ async fn fetch_source(shared: &Shared, source: &MediumSource) -> Result<Bytes> {
             let read = tokio::task::spawn_blocking(move || read_file(Path::new(&path), &policy));
             read.await.map_err(|_| Error::internal("reading a file broke off"))?
         }
-        MediumSource::Url(_) => Err(Error::invalid(
-            "this server does not fetch media from the network; send the bytes as a data URL",
-        )),
+        MediumSource::Url(address) => {
+            let bytes = shared.fetcher.fetch(address, &mut |n_bytes| held.grow(n_bytes)).await?;
+            held.shrink(bytes.len());
+            Ok(bytes)
+        }
     }
 }
 
@@ -79,6 +87,16 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
+    fn policy() -> MediaPolicy {
+        MediaPolicy {
+            allowed_local_path: None,
+            remote: fetch::Policy::default(),
+            limits: media::Limits::default(),
+            n_decoders: 1,
+            n_bytes_held_max: 1 << 20,
+        }
+    }
+
     #[test]
     fn only_files_under_the_allowed_folder_are_read() {
         let root = std::env::temp_dir().join(format!("fetch-{}", std::process::id()));
@@ -92,12 +110,7 @@ mod tests {
         let check =
             |folder: Option<&Path>, path: &str, expect: std::result::Result<&[u8], ErrorKind>| {
                 let allowed_local_path = folder.map(Path::to_path_buf);
-                let policy = MediaPolicy {
-                    allowed_local_path,
-                    limits,
-                    n_decoders: 1,
-                    n_bytes_held_max: 1 << 20,
-                };
+                let policy = MediaPolicy { allowed_local_path, limits, ..policy() };
                 let found = read_file(&root.join(path), &policy).map_err(|failure| failure.kind);
                 assert_eq!(found.as_deref(), expect.as_ref().copied(), "{path}");
             };
