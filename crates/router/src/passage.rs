@@ -136,6 +136,7 @@ impl Passage<'_> {
             match self.blame(worker, reply)? {
                 // It encodes as well, and describes the media in order.
                 Some(Reply::Described { item, .. }) => {
+                    self.recognise(items.len(), &item, progress)?;
                     items.push(item);
                     reserved = reserved.or_else(|| self.ask_for_room(&items));
                 }
@@ -194,6 +195,21 @@ impl Passage<'_> {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Checks that a medium is still what it was. Errors name the request field.
+    pub(crate) fn recognise(
+        &self,
+        medium_idx: usize,
+        item: &Item,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        progress.recognise(medium_idx, &item.item).map_err(|changed| {
+            match self.attempt.request.media.get(medium_idx) {
+                Some(medium) => changed.at(&medium.param),
+                None => changed,
+            }
+        })
     }
 
     fn begin(&self, worker: &Instance, run: Run) -> Conversation {

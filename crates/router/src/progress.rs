@@ -1,6 +1,8 @@
 //! How far the choices of a request have come, and what its reader has been told.
 
 use planes::ReplySender;
+use types::content::Digest;
+use types::media::MediaItem;
 use types::output::{FinishReason, GenerateEvent, OutputToken};
 use types::{Error, ErrorKind, Result, TokenId};
 
@@ -8,6 +10,8 @@ use types::{Error, ErrorKind, Result, TokenId};
 pub(crate) struct Progress {
     out: ReplySender<GenerateEvent>,
     is_admitted: bool,
+    /// The media as they were first described, in prompt order.
+    media: Vec<Digest>,
     choices: Vec<Choice>,
 }
 
@@ -38,7 +42,22 @@ pub(crate) enum Turn {
 impl Progress {
     pub(crate) fn new(n_choices: u32, out: ReplySender<GenerateEvent>) -> Self {
         let choices = (0..n_choices).map(|_| Choice::default()).collect();
-        Self { out, is_admitted: false, choices }
+        Self { out, is_admitted: false, media: Vec::new(), choices }
+    }
+
+    /// Remembers what the next medium is; when a request is encoded again, it must be the same.
+    ///
+    /// Errors: it has changed since, so that the answer would go on about something else.
+    pub(crate) fn recognise(&mut self, medium_idx: usize, item: &MediaItem) -> Result<()> {
+        match self.media.get(medium_idx) {
+            None => self.media.push(item.digest),
+            Some(known) if *known == item.digest => {}
+            Some(_) => {
+                let message = "the medium was needed again, and had changed meanwhile";
+                return Err(Error::new(ErrorKind::MediaOrigin, message));
+            }
+        }
+        Ok(())
     }
 
     /// Tells the reader once; when a request is prefilled again it has been told already.
@@ -128,9 +147,32 @@ mod tests {
     use super::*;
     use futures::StreamExt;
     use planes::reply_stream;
+    use types::media::{Grid, MediaKind};
 
     fn token(token: TokenId) -> OutputToken {
         OutputToken { token, logprob: None, top_logprobs: Vec::new() }
+    }
+
+    #[test]
+    fn a_medium_stays_what_it_was() {
+        let item = |byte| MediaItem {
+            kind: MediaKind::Image,
+            digest: Digest([byte; 32]),
+            grid: Grid::default(),
+            n_tokens: 1,
+        };
+        let mut stream = reply_stream(|out| async move {
+            let mut progress = Progress::new(1, out);
+            progress.recognise(0, &item(1))?;
+            progress.recognise(1, &item(2))?;
+            progress.recognise(0, &item(1))?;
+            let changed = progress.recognise(1, &item(3)).unwrap_err();
+            assert_eq!(changed.kind, ErrorKind::MediaOrigin);
+            Ok(())
+        });
+        futures::executor::block_on(async {
+            while stream.next().await.transpose().unwrap().is_some() {}
+        });
     }
 
     /// Two choices, of which the first is lost after a token and the second before.

@@ -69,6 +69,9 @@ async fn run_stages(
     let (route, counted) = debug_span!("plan").in_scope(plan)?;
     let passage = Passage { shared, attempt, place, route };
     let encoded = passage.encode().await?;
+    for (medium_idx, item) in encoded.items.iter().enumerate() {
+        passage.recognise(medium_idx, item, progress)?;
+    }
     let reserved = passage.reserve(&encoded.items).await?;
     let prefill = passage.prefill(encoded.items, reserved, progress);
     let prefilled = prefill.instrument(debug_span!("prefill")).await?;
