@@ -1,6 +1,7 @@
 //! What every request handler shares.
 
 use crate::admission::Admission;
+use crate::keys::ApiKeys;
 use crate::loaded::Models;
 use crate::offload::Offload;
 use crate::pace::Streams;
@@ -19,6 +20,8 @@ pub(crate) struct App {
     pub(crate) models: Models,
     pub(crate) offload: Arc<Offload>,
     pub(crate) admission: Admission,
+    /// One of them must come with a request; `None` lets everybody ask.
+    pub(crate) keys: Option<ApiKeys>,
     pub(crate) config: FrontendConfig,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) phases: Phases,
@@ -36,6 +39,7 @@ impl App {
         Arc::new(Self {
             models: Models::new(Arc::clone(&backend), Arc::clone(&offload)),
             admission: Admission::new(&config.limits),
+            keys: config.access.api_keys.as_deref().map(ApiKeys::new),
             backend,
             offload,
             config,

@@ -4,12 +4,14 @@ use axum::Router;
 use config::FrontendConfig;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 /// Most connections at once; others wait to be accepted.
 const CONNECTIONS_MAX: usize = 8192;
@@ -17,16 +19,20 @@ const CONNECTIONS_MAX: usize = 8192;
 /// Pause after the system refused to accept (no file descriptors left, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Longest time to agree on TLS.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
 /// The connections of one listener. Dropping it closes them all.
 pub(crate) struct Connections {
     http: http1::Builder,
+    tls: Option<TlsAcceptor>,
     routes: TowerToHyperService<Router>,
     graceful: GracefulShutdown,
     tasks: JoinSet<()>,
 }
 
 impl Connections {
-    pub(crate) fn new(routes: Router, config: &FrontendConfig) -> Self {
+    pub(crate) fn new(routes: Router, tls: Option<TlsAcceptor>, config: &FrontendConfig) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.receive_deadline)
@@ -34,6 +40,7 @@ impl Connections {
             .max_headers(config.limits.n_headers_max);
         Self {
             http,
+            tls,
             routes: TowerToHyperService::new(routes),
             graceful: GracefulShutdown::new(),
             tasks: JoinSet::new(),
@@ -75,12 +82,39 @@ impl Connections {
     fn serve(&mut self, stream: TcpStream) {
         // Pieces of a streamed answer leave as they come. A socket that refuses works all the same.
         let _ = stream.set_nodelay(true);
-        let connection = self.http.serve_connection(TokioIo::new(stream), self.routes.clone());
-        let connection = self.graceful.watch(connection);
-        self.tasks.spawn(async move {
-            // A client that breaks off is no fault of ours; its request was dropped with it.
-            let _ = connection.await;
-        });
+        let answering = Answering {
+            http: self.http.clone(),
+            routes: self.routes.clone(),
+            watcher: self.graceful.watcher(),
+        };
+        match &self.tls {
+            None => self.tasks.spawn(answering.all(stream)),
+            Some(tls) => {
+                let handshake = timeout(HANDSHAKE_TIME, tls.accept(stream));
+                self.tasks.spawn(async move {
+                    // Who does not speak TLS, or not with us, is not talked to.
+                    if let Ok(Ok(stream)) = handshake.await {
+                        answering.all(stream).await;
+                    }
+                })
+            }
+        };
+    }
+}
+
+/// What one connection needs.
+struct Answering {
+    http: http1::Builder,
+    routes: TowerToHyperService<Router>,
+    watcher: Watcher,
+}
+
+impl Answering {
+    /// Answers all requests of a connection.
+    async fn all(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let connection = self.http.serve_connection(TokioIo::new(stream), self.routes);
+        // A client that breaks off is no fault of ours; its request was dropped with it.
+        let _ = self.watcher.watch(connection).await;
     }
 }
 

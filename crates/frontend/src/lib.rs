@@ -11,6 +11,9 @@ mod body;
 mod chat;
 mod connections;
 mod conversation;
+mod cors;
+mod door;
+mod keys;
 mod loaded;
 mod offload;
 mod openai;
@@ -22,5 +25,6 @@ mod run;
 mod server;
 mod shutdown;
 
+pub use door::{Door, check_tls};
 pub use server::serve;
 pub use shutdown::{Shutdown, ShutdownTrigger};

@@ -43,15 +43,15 @@ impl LoadedModel {
     }
 }
 
-/// The kinds whose placeholder token `config.json` names.
+/// The kinds that this server reads and whose placeholder token `config.json` names.
 fn media_kinds(card: &ModelCard) -> Vec<MediaKind> {
     let config = card.file("config.json").unwrap_or_default();
     let config: Value = serde_json::from_slice(config).unwrap_or_default();
     let has = |word: &str| {
         ["token_id", "token_index"].iter().any(|end| config[format!("{word}_{end}")].is_u64())
     };
-    let named =
-        [("image", MediaKind::Image), ("video", MediaKind::Video), ("audio", MediaKind::Audio)];
+    // Films and sounds are not read yet, whatever the model could do with them.
+    let named = [("image", MediaKind::Image)];
     named.into_iter().filter(|(word, _)| has(word)).map(|(_, kind)| kind).collect()
 }
 

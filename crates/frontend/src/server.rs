@@ -3,6 +3,9 @@
 use crate::app::App;
 use crate::chat;
 use crate::connections::{self, Connections};
+use crate::cors;
+use crate::door::Door;
+use crate::keys;
 use crate::openai::error::ApiError;
 use crate::openai::model_list;
 use crate::phase::{Phase, Phases};
@@ -20,16 +23,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use telemetry::{Telemetry, system};
-use tokio::net::TcpListener;
 
 /// How long connections may take to close after their requests were cancelled.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
-/// Serves the API on `listener` until `shutdown` begins, then finishes what is at work.
+/// Serves the API to whoever comes in by `door` until `shutdown` begins, then finishes what is at work.
 ///
 /// Requests still running at the drain deadline fail with words that say so.
 pub async fn serve(
-    listener: TcpListener,
+    door: Door,
     backend: Arc<dyn Backend>,
     config: FrontendConfig,
     telemetry: Arc<Telemetry>,
@@ -38,7 +40,8 @@ pub async fn serve(
     let (phase, phases) = Phases::start();
     let drain_deadline = config.drain_deadline;
     let app = App::new(backend, config, telemetry, phases);
-    let mut connections = Connections::new(routes(Arc::clone(&app)), &app.config);
+    let Door { listener, tls } = door;
+    let mut connections = Connections::new(routes(Arc::clone(&app)), tls, &app.config);
     let preload = tokio::spawn(Arc::clone(&app).preload());
     connections.accept(&listener, shutdown.begun()).await;
     preload.abort();
@@ -61,6 +64,9 @@ fn routes(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
+        // The last is the first that a request meets: a browser's questions carry no key.
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), keys::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::share))
         .layer(middleware::from_fn(request_id::echo))
         .with_state(app)
 }

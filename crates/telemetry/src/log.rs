@@ -7,18 +7,27 @@ use tracing_subscriber::filter::ParseError;
 /// What is said of connections is said by us.
 const DEFAULT: &str = "info,async_nats=warn";
 
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineFormat {
+    /// For people.
+    Text,
+    /// A JSON object: `timestamp`, `level`, `target`, the event's fields, and the spans around it.
+    Json,
+}
+
 /// Starts logging for the whole process. Call once, first thing in `main`.
 ///
 /// Errors: the filter cannot be understood; the text says which variable held it.
-pub fn start() -> Result<(), String> {
+pub fn start(format: LineFormat) -> Result<(), String> {
     let filter = filter(|name| std::env::var(name).ok())?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .try_init()
-        .map_err(|error| format!("logging was started twice: {error}"))
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LineFormat::Text => lines.with_ansi(colours).try_init(),
+        LineFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| format!("logging was started twice: {error}"))
 }
 
 /// The filter that the variables ask for.

@@ -2,18 +2,17 @@
 
 use crate::system::{System, listen, local_address};
 use config::{FrontendConfig, RouterMode};
-use frontend::Shutdown;
+use frontend::{Door, Shutdown};
 use planes::Planes;
 use router::{Backend, Router, RouterConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use types::{Error, ErrorKind, Result};
 
 /// The port of a frontend, taken before anything else is begun.
 pub struct Listening {
-    listener: TcpListener,
+    door: Door,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -22,16 +21,19 @@ pub struct Listening {
 pub struct Fronting {
     /// Where it listens.
     pub address: SocketAddr,
+    /// What clients' addresses begin with.
+    pub url: String,
     /// The system below the API.
     pub backend: Arc<dyn Backend>,
     serving: JoinHandle<std::io::Result<()>>,
 }
 
 impl Listening {
-    /// Takes the port. Errors: somebody has it.
+    /// Takes the port. Errors: somebody has it, or its certificate cannot be used.
     pub async fn start(config: &FrontendConfig) -> Result<Self> {
         let listener = listen(config.address, "--http-port").await?;
-        Ok(Self { address: local_address(&listener)?, listener })
+        let address = local_address(&listener)?;
+        Ok(Self { address, door: Door::new(listener, config.access.tls.as_ref())? })
     }
 
     /// Begins to answer, for the workers that `planes` show; `shutdown` lets it finish.
@@ -47,8 +49,9 @@ impl Listening {
         system.fronting(&backend);
         let telemetry = Arc::clone(&system.telemetry);
         let above = Arc::clone(&backend);
-        let serving = frontend::serve(self.listener, above, config, telemetry, shutdown.clone());
-        Ok(Fronting { address: self.address, backend, serving: tokio::spawn(serving) })
+        let url = format!("{}://{}", self.door.scheme(), self.address);
+        let serving = frontend::serve(self.door, above, config, telemetry, shutdown.clone());
+        Ok(Fronting { address: self.address, url, backend, serving: tokio::spawn(serving) })
     }
 }
 

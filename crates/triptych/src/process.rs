@@ -1,8 +1,10 @@
 //! The outermost layer of every program: logs, threads, signals, and the exit code.
 
+use config::LogFormat;
 use frontend::{Shutdown, ShutdownTrigger};
 use std::process::ExitCode;
 use std::time::Duration;
+use telemetry::log::LineFormat;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use types::{Error, Result};
@@ -13,14 +15,15 @@ const EXIT_CODE_OF_SIGNALS: i32 = 128;
 /// How long work that cannot be cancelled (the loading of a model) may hold up the end.
 const LEAVE_TIME: Duration = Duration::from_millis(200);
 
-/// Runs a program called `name` to its end; what it fails with is said in one line.
+/// Runs a program called `name`, whose log is written as `log_format`, to its end; what it fails
+/// with is said in one line.
 ///
 /// SIGTERM and SIGINT begin its shutdown; a second one ends it at once.
-pub fn run<F>(name: &str, program: impl FnOnce(Shutdown) -> F) -> ExitCode
+pub fn run<F>(name: &str, log_format: LogFormat, program: impl FnOnce(Shutdown) -> F) -> ExitCode
 where
     F: Future<Output = Result<()>>,
 {
-    if let Err(message) = telemetry::log::start() {
+    if let Err(message) = telemetry::log::start(line_format(log_format)) {
         return failed(name, &message);
     }
     let runtime = match Runtime::new() {
@@ -32,6 +35,13 @@ where
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(name, &error.to_string()),
+    }
+}
+
+fn line_format(format: LogFormat) -> LineFormat {
+    match format {
+        LogFormat::Text => LineFormat::Text,
+        LogFormat::Json => LineFormat::Json,
     }
 }
 

@@ -25,6 +25,8 @@ use worker::Worker;
 pub struct Served {
     /// Where it listens.
     pub address: SocketAddr,
+    /// What clients' addresses begin with.
+    pub url: String,
     /// Its workers, one for each role.
     pub workers: Vec<Worker>,
     /// The system below the API.
@@ -60,6 +62,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Served> {
     let fronting = listening.front(planes.clone(), config.frontend, &system, &shutdown).await?;
     Ok(Served {
         address: fronting.address,
+        url: fronting.url.clone(),
         workers,
         backend: Arc::clone(&fronting.backend),
         telemetry: Arc::clone(&system.telemetry),

@@ -6,11 +6,13 @@ use crate::observe::observe;
 use crate::sizes::engine_config;
 use crate::text_only::without_media;
 use config::worker::{Modality, WorkerConfig};
-use config::{Endpoint, Place, Role};
+use config::{Endpoint, MediaConfig, Place, Role};
 use engine::EngineConfig;
+use fetch::{Deadlines, Network};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use planes::{Address, MembershipEvent, Planes};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use telemetry::{Telemetry, WorkerRecorder};
@@ -147,11 +149,26 @@ pub(crate) fn sizes_of_role(mut sizes: EngineConfig, role: Role) -> EngineConfig
     sizes
 }
 
+fn fetch_policy(config: &MediaConfig, n_bytes_max: usize) -> fetch::Policy {
+    let network = |&(address, n_bits): &(IpAddr, u32)| Network::new(address, n_bits);
+    fetch::Policy {
+        domains: config.domains.clone(),
+        networks: config.networks.iter().filter_map(network).collect(),
+        n_bytes_max,
+        deadlines: Deadlines {
+            connect: config.connect_deadline,
+            read: config.read_deadline,
+            total: config.fetch_deadline,
+        },
+    }
+}
+
 fn media_policy(config: &WorkerConfig) -> MediaPolicy {
     let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
     let max_bytes = usize::try_from(config.media_file_bytes_max).unwrap_or(usize::MAX);
     MediaPolicy {
         allowed_local_path: config.allowed_local_media_path.clone(),
+        remote: fetch_policy(&config.media, max_bytes),
         limits: media::Limits { max_bytes, ..media::Limits::default() },
         n_decoders: n_cores,
         n_bytes_held_max: config.media_bytes_held_max,

@@ -52,6 +52,11 @@ impl ApiError {
         Self { status, code: Some(code), ..error }
     }
 
+    /// The request does not carry an API key that is known here.
+    pub(crate) fn unauthorized(message: String) -> Self {
+        Self::http(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
     /// No worker serves a model of this name.
     pub(crate) fn no_such_model(name: &str) -> Self {
         const SHOWN_MAX: usize = 128;
@@ -85,6 +90,10 @@ impl IntoResponse for ApiError {
         let json = HeaderValue::from_static("application/json");
         let mut response = (self.status, self.body()).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, json);
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
         }

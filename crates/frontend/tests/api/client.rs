@@ -2,7 +2,7 @@
 
 use crate::fake::Fake;
 use config::FrontendConfig;
-use frontend::{Shutdown, ShutdownTrigger};
+use frontend::{Door, Shutdown, ShutdownTrigger};
 use router::Backend;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -35,7 +35,8 @@ impl Server {
         let telemetry = Arc::new(Telemetry::new());
         let (trigger, shutdown) = Shutdown::new();
         let backend: Arc<dyn Backend> = fake.clone();
-        let serve = frontend::serve(listener, backend, config, Arc::clone(&telemetry), shutdown);
+        let door = Door::new(listener, config.access.tls.as_ref()).unwrap();
+        let serve = frontend::serve(door, backend, config, Arc::clone(&telemetry), shutdown);
         Self { address, telemetry, trigger, serving: tokio::spawn(serve) }
     }
 

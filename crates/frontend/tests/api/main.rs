@@ -1,5 +1,6 @@
 //! The API over real HTTP, with a backend that says what the test wants.
 
+mod access;
 mod client;
 mod fake;
 mod lifecycle;

@@ -212,11 +212,13 @@ async fn content_parts() {
 #[tokio::test]
 async fn media_that_the_model_cannot_read() {
     let server = Server::start(&Fake::new(hello())).await;
-    let sounds = [
+    let films_and_sounds = [
+        // Its configuration has a token for films, but this server does not read them.
+        json!({"type": "video_url", "video_url": {"url": "https://a.example/b.mp4"}}),
         json!({"type": "audio_url", "audio_url": {"url": "/a.wav"}}),
         json!({"type": "input_audio", "input_audio": {"data": "AAEC", "format": "wav"}}),
     ];
-    for part in sounds {
+    for part in films_and_sounds {
         let kind = part["type"].as_str().unwrap().to_owned();
         let messages = json!([{"role": "user", "content": [part]}]);
         let response = chat(&server, &body(json!({ "messages": messages }))).await;

@@ -15,5 +15,6 @@ struct Cli {
 
 fn main() -> ExitCode {
     let Cli { flags } = Cli::parse();
-    process::run("decode-worker", |shutdown| work(flags, Role::Decode, shutdown))
+    let log_format = flags.process.log_format;
+    process::run("decode-worker", log_format, |shutdown| work(flags, Role::Decode, shutdown))
 }

@@ -15,5 +15,6 @@ struct Cli {
 
 fn main() -> ExitCode {
     let Cli { flags } = Cli::parse();
-    process::run("encode-worker", |shutdown| work(flags, Role::Encode, shutdown))
+    let log_format = flags.process.log_format;
+    process::run("encode-worker", log_format, |shutdown| work(flags, Role::Encode, shutdown))
 }

@@ -18,7 +18,8 @@ struct Cli {
 
 fn main() -> ExitCode {
     let Cli { flags } = Cli::parse();
-    run("frontend", |shutdown| answer(flags, shutdown))
+    let log_format = flags.process.log_format;
+    run("frontend", log_format, |shutdown| answer(flags, shutdown))
 }
 
 async fn answer(flags: FrontendProcessFlags, shutdown: Shutdown) -> Result<()> {
@@ -26,7 +27,7 @@ async fn answer(flags: FrontendProcessFlags, shutdown: Shutdown) -> Result<()> {
     let system = System::start(&config.process).await?;
     let started = unless_stopped(&shutdown, start(config, &system, &shutdown)).await?;
     let Some(fronting) = started else { return Ok(()) };
-    tracing::info!("serving on http://{}", fronting.address);
+    tracing::info!("serving on {}", fronting.url);
     shutdown.begun().await;
     system.stopping();
     fronting.ended().await

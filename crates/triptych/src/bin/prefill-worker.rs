@@ -16,5 +16,6 @@ struct Cli {
 
 fn main() -> ExitCode {
     let Cli { flags } = Cli::parse();
-    process::run("prefill-worker", |shutdown| work(flags, Role::Prefill, shutdown))
+    let log_format = flags.process.log_format;
+    process::run("prefill-worker", log_format, |shutdown| work(flags, Role::Prefill, shutdown))
 }

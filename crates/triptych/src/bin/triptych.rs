@@ -38,8 +38,12 @@ enum Bench {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Serve(flags) => run(NAME, |shutdown| serve(*flags, shutdown)),
-        Command::Check(flags) => run(NAME, |_| triptych::check::run(*flags)),
+        Command::Serve(flags) => {
+            run(NAME, flags.process.log_format, |shutdown| serve(*flags, shutdown))
+        }
+        Command::Check(flags) => {
+            run(NAME, flags.serve.process.log_format, |_| triptych::check::run(*flags))
+        }
         Command::Bench(command) => match measure(&command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => failed(NAME, &message),
@@ -59,6 +63,6 @@ async fn serve(flags: ServeFlags, shutdown: Shutdown) -> Result<()> {
     let name = config.worker.served_model_name.clone();
     let serving = triptych::serve(config, shutdown.clone());
     let Some(served) = unless_stopped(&shutdown, serving).await? else { return Ok(()) };
-    tracing::info!("serving {name} on http://{}", served.address);
+    tracing::info!("serving {name} on {}", served.url);
     served.ended().await
 }

@@ -17,5 +17,6 @@ struct Cli {
 
 fn main() -> ExitCode {
     let Cli { mode, flags } = Cli::parse();
-    process::run("worker", |shutdown| work(flags, mode.disaggregation_mode.role(), shutdown))
+    let (role, log_format) = (mode.disaggregation_mode.role(), flags.process.log_format);
+    process::run("worker", log_format, |shutdown| work(flags, role, shutdown))
 }

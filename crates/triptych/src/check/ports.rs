@@ -1,18 +1,20 @@
-//! Whether the ports that a process listens on are free.
+//! Whether the ports that a process listens on are free, and their certificate fit.
 
 use super::finding::Finding;
 use crate::system::listen;
-use config::CheckConfig;
+use config::{CheckConfig, ServerTls};
 use std::net::SocketAddr;
 
-/// A line for each port.
+/// A line for each port, and for the certificate.
 pub(super) async fn check(config: &CheckConfig) -> Vec<Finding> {
-    let http = match config {
-        CheckConfig::Serve(config) => Some(config.frontend.address),
-        CheckConfig::Frontend(config) => Some(config.frontend.address),
+    let frontend = match config {
+        CheckConfig::Serve(config) => Some(&config.frontend),
+        CheckConfig::Frontend(config) => Some(&config.frontend),
         CheckConfig::Worker(_) => None,
     };
-    let mut findings = Vec::new();
+    let http = frontend.map(|frontend| frontend.address);
+    let tls = frontend.and_then(|frontend| frontend.access.tls.as_ref());
+    let mut findings: Vec<Finding> = tls.map(certificate).into_iter().collect();
     for (what, flag, address) in [
         ("http port", "--http-port", http),
         ("system port", "--system-port", config.process().system_address),
@@ -22,6 +24,13 @@ pub(super) async fn check(config: &CheckConfig) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn certificate(tls: &ServerTls) -> Finding {
+    match frontend::check_tls(tls) {
+        Ok(()) => Finding::ok("certificate", "it can be used, and its key fits".to_owned()),
+        Err(error) => Finding::fail("certificate", error.message, "give both files in PEM"),
+    }
 }
 
 async fn port(what: &'static str, flag: &str, address: SocketAddr) -> Finding {
