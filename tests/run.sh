@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 
 # Of each kind; `triptych bench eval` asks ten times as many when nobody says otherwise.
 N_QUESTIONS=50
+OPENAI_PYTHON=3.54.0
+OPENAI_JAVASCRIPT=6.30.1
 
 main() {
   need_rust
@@ -14,6 +16,7 @@ main() {
   need curl curl "to see when the server is ready"
   need etcd etcd-server "tests of separate processes meet in it"
   need nats-server nats-server "tests of separate processes talk over it"
+  need_openai_clients
   need_library libucp.so.0 libucx0 "tests of separate processes move bytes over it"
   need_nvcc || say "without CUDA's compiler nothing for GPUs is built or tested"
   say "building"
@@ -24,6 +27,23 @@ main() {
   evaluate --roles e,p,d
   BIN_FOLDER=$(built release .) tests/launch.sh
   run_tests
+}
+
+# need_openai_clients: OpenAI's own clients, into the target folder, for tests that ask as users do.
+need_openai_clients() {
+  local folder
+  folder=$(built openai-client .)
+  need python3 python3 "one of OpenAI's clients is in Python"
+  python3 -c 'import ensurepip' 2>/dev/null || install_packages "a folder of Python packages for OpenAI's client" python3-venv
+  need node nodejs "one of OpenAI's clients is in JavaScript"
+  need npm npm "OpenAI's JavaScript client is a package"
+  if [ ! -d "$folder/node_modules/openai" ]; then
+    say "installing OpenAI's clients into $folder"
+    python3 -m venv "$folder"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "openai==$OPENAI_PYTHON"
+    npm install --silent --prefix "$folder" --no-save --no-audit --no-fund --omit=optional --omit=peer \
+      --ignore-scripts "openai@$OPENAI_JAVASCRIPT"
+  fi
 }
 
 install_typefaces() {
