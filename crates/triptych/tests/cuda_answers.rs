@@ -153,8 +153,8 @@ fn leave(server: &TestServer, question: &Question, n_events: usize) {
     let mut socket = TcpStream::connect(server.served.address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n",
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     socket.write_all(head.as_bytes()).unwrap();
