@@ -1,5 +1,5 @@
-//! LLaVA-1.5: one square cut out of the middle of each picture, CLIP, two linear layers, and a Llama
-//! that counts positions on one axis.
+//! LLaVA-1.5: one square cut out of the middle of each picture, CLIP, two linear layers, and a
+//! Llama that counts positions on one axis.
 //!
 //! Every picture has as many rows as a tile has patches, whatever its size.
 
@@ -154,6 +154,8 @@ impl Parts {
 struct Llava {
     spec: ModelSpec,
     strategy: Strategy,
+    /// Rows of a picture in the tower: the class, then the patches.
+    n_of_tile: usize,
     parts: Parts,
 }
 
@@ -163,7 +165,8 @@ impl Llava {
         let processor = ImageProcessor::of(files)?;
         let parts = Parts::load(&cfg, weights, processor.normalisation)?;
         let strategy = cfg.top.vision_feature_select_strategy;
-        Ok(Self { spec: cfg.spec(files, FAMILY.architecture), strategy, parts })
+        let n_of_tile = 1 + cfg.vision.grid(1).n_patches();
+        Ok(Self { spec: cfg.spec(files, FAMILY.architecture), strategy, n_of_tile, parts })
     }
 }
 
@@ -177,8 +180,7 @@ impl Model for Llava {
         if self.strategy == Strategy::Full {
             return Ok(rows);
         }
-        let n_of_tile = rows.n_rows() / media.len();
-        picked(device, &rows, (0..rows.n_rows()).filter(|row| row % n_of_tile != 0))
+        picked(device, &rows, (0..rows.n_rows()).filter(|row| row % self.n_of_tile != 0))
     }
 
     fn positions(&self, prompt: &ExpandedPrompt) -> Positions {

@@ -1,4 +1,5 @@
-//! Oddities of LLaVA-NeXT: grounds, what remains of them, configurations that contradict each other.
+//! Oddities of LLaVA-NeXT: grounds, what remains of them, configurations that contradict each
+//! other.
 
 use super::*;
 use serde_json::json;
@@ -67,7 +68,10 @@ fn configurations_that_do_not_fit_are_refused() {
         let message = processor(config, preprocessor).unwrap_err().message;
         assert!(message.contains(part), "{message}");
     };
-    let sizes = |side: u32, grounds: Value| json!({"size": {"shortest_edge": side}, "crop_size": side, "image_grid_pinpoints": grounds});
+    let sizes = |side: u32, grounds: Value| {
+        let size = json!({ "shortest_edge": side });
+        json!({ "size": size, "crop_size": side, "image_grid_pinpoints": grounds })
+    };
     let change = |name: &str, value: Value| {
         let mut config = published();
         config[name] = value;

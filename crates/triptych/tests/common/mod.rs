@@ -45,7 +45,11 @@ pub(crate) fn demo_model() -> PathBuf {
 impl TestServer {
     /// Serves the demo model with `roles`, on the processor unless `more` flags say otherwise.
     pub(crate) async fn start(roles: &str, more: &[&str]) -> Self {
-        let model = demo_model();
+        Self::start_model(&demo_model(), roles, more).await
+    }
+
+    /// The same with the model of a folder.
+    pub(crate) async fn start_model(model: &Path, roles: &str, more: &[&str]) -> Self {
         let model = model.to_str().unwrap();
         let flags = ["serve", "--model-path", model, "--roles", roles, "--http-port", "0"];
         let device = if more.contains(&"--device") { &[][..] } else { &["--device", "cpu"] };
