@@ -245,17 +245,51 @@ __device__ void attend_tile(const AttentionArgs &args, float *shared) {
     }
 }
 
+// Heads of a row's tile.
+constexpr int HEADS = SIDE;
+
+// Writes a tile that is in shared memory as sums `[HEADS][stride]` relative to `largest` with sums
+// of weights `weights`: the result if there is one part, otherwise the part, and the result if it
+// was the last one. All threads call; nobody may touch the sums before the next barrier.
+template <int DIM>
+__device__ void finish_split(const AttentionArgs &args, const SplitTile &tile, const float *sums,
+                             int stride, const float *largest, const float *weights,
+                             uint32_t &is_last) {
+    const bool is_whole = tile.entry.n_splits == 1;
+    const size_t first = static_cast<size_t>(tile.entry_idx) * args.n_heads + tile.first_head;
+    for (uint32_t item = threadIdx.x; item < tile.n_heads * (DIM / 4); item += THREADS) {
+        const uint32_t head = item / (DIM / 4), column = item % (DIM / 4) * 4;
+        const float4 sum = *reinterpret_cast<const float4 *>(sums + head * stride + column);
+        if (is_whole) {
+            const float4 result = scaled(sum, inverse_of_sum(weights[head]));
+            store_result<float>(args, tile.entry.row, tile.first_head + head, column, result);
+            continue;
+        }
+        float *to = reinterpret_cast<float *>(args.part_sums) + (first + head) * DIM + column;
+        *reinterpret_cast<float4 *>(to) = sum;
+        if (column == 0) {
+            reinterpret_cast<float2 *>(args.part_scales)[first + head] = {largest[head],
+                                                                          weights[head]};
+        }
+    }
+    if (is_whole) return;
+    __syncthreads();
+    if (threadIdx.x == 0) is_last = comes_last<HEADS>(args, tile);
+    __syncthreads();
+    if (is_last) put_together<float, DIM>(args, tile, threadIdx.x / WARP, THREADS / WARP);
+}
+
 template <int DIM>
 __device__ void attend_split(const AttentionArgs &args, float *shared) {
     using S = Shape<1, DIM>;
-    __shared__ float largest[SIDE], weights[SIDE];
-    __shared__ uint32_t flag;
+    __shared__ float largest[HEADS], weights[HEADS];
+    __shared__ uint32_t is_last;
     const Memory<S> memory(shared);
     const uint32_t x = threadIdx.x % SIDE, y = threadIdx.x / SIDE;
-    const uint32_t per_entry = args.n_kv_heads * split_tiles_of_row(args);
+    const uint32_t per_entry = args.n_kv_heads * split_tiles_of_row<HEADS>(args);
     const uint32_t n_units = n_entries(args) * per_entry;
     for (uint32_t unit = blockIdx.x; unit < n_units; unit += gridDim.x) {
-        const SplitTile tile = split_tile(args, unit, work_entry(args, unit / per_entry));
+        const SplitTile tile = split_tile<HEADS>(args, unit, work_entry(args, unit / per_entry));
         const auto place = [&](uint32_t head) {
             return PairPlace{tile.entry.row, tile.first_head + head, 0, head < tile.n_heads};
         };
@@ -277,8 +311,7 @@ __device__ void attend_split(const AttentionArgs &args, float *shared) {
             weights[y] = state.weights[0];
         }
         __syncthreads();
-        finish_split<float, DIM, THREADS>(args, tile, memory.queries, S::STRIDE, largest, weights,
-                                          &flag);
+        finish_split<DIM>(args, tile, memory.queries, S::STRIDE, largest, weights, is_last);
         __syncthreads();
     }
 }

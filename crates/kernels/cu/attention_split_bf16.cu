@@ -2,9 +2,9 @@
 // Steps ahead and blocks of a multiprocessor: crates/tensor/src/ops/attention_cuda.rs has the same.
 #include "common/attention_split.cuh"
 
-ATTENTION_SPLIT(bf16, 32, 4, 4)
-ATTENTION_SPLIT(bf16, 64, 3, 3)
-ATTENTION_SPLIT(bf16, 80, 3, 3)
-ATTENTION_SPLIT(bf16, 96, 3, 2)
+ATTENTION_SPLIT(bf16, 32, 8, 2)
+ATTENTION_SPLIT(bf16, 64, 5, 2)
+ATTENTION_SPLIT(bf16, 80, 4, 2)
+ATTENTION_SPLIT(bf16, 96, 4, 2)
 ATTENTION_SPLIT(bf16, 128, 3, 2)
-ATTENTION_SPLIT(bf16, 256, 2, 1)
+ATTENTION_SPLIT(bf16, 256, 3, 1)

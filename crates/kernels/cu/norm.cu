@@ -2,6 +2,7 @@
 // Contract: crates/tensor/src/ops/norm.rs.
 
 #include "common/dtype.cuh"
+#include "common/early.cuh"
 #include "common/reduce.cuh"
 
 namespace {
@@ -80,6 +81,8 @@ __device__ void norm_row(const float *x, T *y, const float *weight, const float 
 template <typename T>
 __device__ void norm(const float *x, T *y, const float *weight, const float *bias, int n,
                      float epsilon) {
+    // A product that follows brings its weights meanwhile.
+    let_successor_start();
     const size_t start = static_cast<size_t>(blockIdx.x) * n;
     const bool has_groups = n % GROUP == 0 && is_aligned<float, GROUP>(x) &&
                             is_aligned<T, GROUP>(y) && is_aligned<float, GROUP>(weight) &&

@@ -277,7 +277,7 @@ __device__ __forceinline__ void skinny(const Product &product) {
                   threadIdx.x / WARP * WIDTH * TILE_ROWS * SUMS_STRIDE;
     spread<WIDTH>(sums, rows);
     __syncwarp();
-    finish_sums<T, WIDTH * TILE_ROWS, 1>(product, first_output, rows, 0);
+    finish_sums<T, WIDTH * TILE_ROWS, 1>(product, first_output, OwnSums{rows}, {0, 1});
 }
 
 // Most warps of a block that the launch chooses.

@@ -3,9 +3,11 @@
 // Contract: crates/tensor/src/ops/linear.rs.
 //
 // One warp asks for steps of 64 elements of k, the others form groups of four with 64 outputs each.
-// A block's second index is its slice of k; slices are added in order by whichever block of a tile
-// ends last. What is in flight, not how blocks lie on multiprocessors, decides on the speed.
+// A block's second index is its slice of k. The slices of a tile are a cluster: each block adds up
+// all slices' sums of its share of the rows, in order, out of the others' shared memory. What is in
+// flight, not how blocks lie on multiprocessors, decides on the speed.
 
+#include "common/early.cuh"
 #include "common/skinny.cuh"
 
 namespace {
@@ -72,15 +74,6 @@ __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap &map, int 
         "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
         "l"(&map), "r"(column), "r"(row), "r"(barrier)
         : "memory");
-}
-
-// Where this kernel was started before its predecessor had ended, until that has ended.
-__device__ __forceinline__ void wait_for_predecessor() {
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-
-__device__ __forceinline__ void let_successor_start() {
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 // The tensor cores' description of a tile: rows of 128 bytes, swizzled, eight rows a kilobyte.
@@ -241,45 +234,35 @@ __device__ __forceinline__ void sync_groups(int n_threads) {
     asm volatile("bar.sync 1, %0;" ::"r"(n_threads) : "memory");
 }
 
-// Adds up the slices' sums, in order of k, in the block that ends last; whether this is that block.
-template <int ROWS>
-__device__ __forceinline__ bool add_slices(const Product &product, float (&sums)[ROWS / 2]) {
-    __shared__ bool is_last;
-    constexpr int N_FOURS = ROWS / 8;
-    const int n_threads = blockDim.x - WARP;
-    const size_t slice_sums = static_cast<size_t>(n_threads) * N_FOURS;
-    float4 *tile_sums = product.partial + blockIdx.x * gridDim.y * slice_sums + threadIdx.x;
-#pragma unroll
-    for (int i = 0; i < N_FOURS; i++) {
-        const float4 four = {sums[i * 4], sums[i * 4 + 1], sums[i * 4 + 2], sums[i * 4 + 3]};
-        __stcg(tile_sums + blockIdx.y * slice_sums + i * n_threads, four);
-    }
-    __threadfence();
-    sync_groups(n_threads);
-    if (threadIdx.x == 0) {
-        const unsigned n_before = atomicAdd(product.n_finished + blockIdx.x, 1u);
-        is_last = n_before + 1 == gridDim.y;
-        if (is_last) product.n_finished[blockIdx.x] = 0;
-    }
-    sync_groups(n_threads);
-    if (!is_last) return false;
-    __threadfence();
-#pragma unroll
-    for (int i = 0; i < ROWS / 2; i++) sums[i] = 0.0f;
-    // As many slices are asked for at once as there are registers for.
-#pragma unroll(ROWS <= 32 ? 32 / ROWS : 1)
-    for (unsigned slice = 0; slice < gridDim.y; slice++) {
-#pragma unroll
-        for (int i = 0; i < N_FOURS; i++) {
-            const float4 more = __ldcg(tile_sums + slice * slice_sums + i * n_threads);
-            sums[i * 4] += more.x;
-            sums[i * 4 + 1] += more.y;
-            sums[i * 4 + 2] += more.z;
-            sums[i * 4 + 3] += more.w;
-        }
-    }
-    return true;
+// Meets all blocks of the cluster, which are those of one tile, and shows them what has been
+// written to shared memory.
+__device__ __forceinline__ void meet_slices() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+
+// Sums of all slices, which lie at the same place in their blocks' shared memory; added in order.
+struct SliceSums {
+    uint32_t address;
+    int n_slices;
+
+    __device__ __forceinline__ Group<float, GROUP> load(int at) const {
+        Group<float, GROUP> total = {};
+#pragma unroll 4
+        for (int slice = 0; slice < n_slices; slice++) {
+            uint32_t from;
+            asm("mapa.shared::cluster.u32 %0, %1, %2;"
+                : "=r"(from)
+                : "r"(address + at * static_cast<uint32_t>(sizeof(float))), "r"(slice));
+            Group<float, GROUP> more;
+            asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                         : "=f"(more.at[0]), "=f"(more.at[1]), "=f"(more.at[2]), "=f"(more.at[3])
+                         : "r"(from));
+            total = sum_of(total, more);
+        }
+        return total;
+    }
+};
 
 // A warp's sums, sixteen outputs, to where those of 32 lie together: a lane has outputs lane / 4
 // and, 8 further, rows lane % 4 * 2 and the next.
@@ -314,16 +297,25 @@ __device__ __forceinline__ void skinny(const TensorMap &w, const TensorMap &x,
     const int group = threadIdx.x / TILE_THREADS;
     multiply_slice<T, ROWS>(ring, slice.count, group, sums);
     wait_for_predecessor();
-    if (gridDim.y > 1 && !add_slices<ROWS>(product, sums)) return;
     // All groups are through with the ring: its memory takes the sums, two warps to 32 outputs.
     sync_groups(n_threads);
     const int warp = threadIdx.x / WARP;
+    const int n_slices = gridDim.y;
     const uint32_t offset = ring.tiles - ring.barriers;
     float *rows = reinterpret_cast<float *>(shared_bytes + offset) + warp / 2 * ROWS * SUMS_STRIDE;
     spread<ROWS>(sums, rows + warp % 2 * 16);
-    sync_groups(n_threads);
     const int first_output = blockIdx.x * ring.n_groups * TILE_OUTPUTS + warp / 2 * SUMS_OUTPUTS;
-    finish_sums<T, ROWS, 2>(product, first_output, rows, warp % 2);
+    if (n_slices == 1) {
+        sync_groups(n_threads);
+        finish_sums<T, ROWS, 2>(product, first_output, OwnSums{rows}, {warp % 2, 2});
+        return;
+    }
+    meet_slices();
+    const SliceSums all = {static_cast<uint32_t>(__cvta_generic_to_shared(rows)), n_slices};
+    const Share share = {static_cast<int>(blockIdx.y) * 2 + warp % 2, n_slices * 2};
+    finish_sums<T, ROWS, 4>(product, first_output, all, share);
+    // Nobody's memory goes while others read it.
+    meet_slices();
 }
 
 #else

@@ -140,19 +140,29 @@ struct KeyPlaces {
 
 // Brings 16 bytes of a row into shared memory: the elements from `column` on, zeros where there are
 // none. Asynchronous if rows are aligned.
-template <typename T>
+template <bool IN_VECTORS, typename T>
 __device__ __forceinline__ void copy_part(T *to, const T *base, int64_t offset, uint32_t column,
                                           const AttentionArgs &args) {
     constexpr int N = 16 / sizeof(T);
-    if (args.in_vectors) {
+    if constexpr (IN_VECTORS) {
         const bool there = offset != NOWHERE && column < args.dim;
         copy_16_bytes(to, base + (there ? offset + column : 0), there);
-        return;
-    }
+    } else {
 #pragma unroll 1
-    for (int i = 0; i < N; i++) {
-        const bool there = offset != NOWHERE && column + i < args.dim;
-        to[i] = there ? base[offset + column + i] : from_f32<T>(0.0f);
+        for (int i = 0; i < N; i++) {
+            const bool there = offset != NOWHERE && column + i < args.dim;
+            to[i] = there ? base[offset + column + i] : from_f32<T>(0.0f);
+        }
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void copy_part(T *to, const T *base, int64_t offset, uint32_t column,
+                                          const AttentionArgs &args) {
+    if (args.in_vectors) {
+        copy_part<true>(to, base, offset, column, args);
+    } else {
+        copy_part<false>(to, base, offset, column, args);
     }
 }
 
@@ -184,115 +194,108 @@ __device__ __forceinline__ float rescale(float largest, float new_largest) {
     return largest == NO_SCORE ? 0.0f : exp2_fast(largest - new_largest);
 }
 
-// One tile of up to 16 pairs of a row: how much of it, and where it goes.
+__device__ __forceinline__ void add_scaled(float4 &total, const float4 &values, float factor) {
+    total.x += factor * values.x;
+    total.y += factor * values.y;
+    total.z += factor * values.z;
+    total.w += factor * values.w;
+}
+
+__device__ __forceinline__ float4 scaled(const float4 &values, float factor) {
+    return {values.x * factor, values.y * factor, values.z * factor, values.w * factor};
+}
+
+// One tile of some heads of a row: how much of it, and where it goes.
 struct SplitTile {
     SplitEntry entry;
     uint32_t entry_idx, part_idx, kv_head, first_head, n_heads;
 };
 
+// Tiles of a row that share a key-value head, `HEADS` heads each.
+template <int HEADS>
 __device__ __forceinline__ uint32_t split_tiles_of_row(const AttentionArgs &args) {
-    return (args.group + 15) / 16;
+    return (args.group + HEADS - 1) / HEADS;
 }
 
 // Unit `unit` of the work: entries, of each all key-value heads, of each all tiles.
+template <int HEADS>
 __device__ __forceinline__ SplitTile split_tile(const AttentionArgs &args, uint32_t unit,
                                                 const uint4 &raw) {
-    const uint32_t n_tiles = split_tiles_of_row(args), per_entry = args.n_kv_heads * n_tiles;
+    const uint32_t n_tiles = split_tiles_of_row<HEADS>(args);
+    const uint32_t per_entry = args.n_kv_heads * n_tiles;
     SplitTile tile;
     tile.entry = split_entry(raw);
     tile.entry_idx = unit / per_entry;
     tile.part_idx = unit % per_entry;
     tile.kv_head = tile.part_idx / n_tiles;
-    const uint32_t first = tile.part_idx % n_tiles * 16;
+    const uint32_t first = tile.part_idx % n_tiles * HEADS;
     tile.first_head = tile.kv_head * args.group + first;
-    tile.n_heads = min(16u, args.group - first);
+    tile.n_heads = min(static_cast<uint32_t>(HEADS), args.group - first);
     return tile;
 }
 
-// Adds up the parts of a tile's heads, in their order, and writes the result.
-template <typename T, int DIM, int THREADS>
-__device__ __forceinline__ void put_together(const AttentionArgs &args, const SplitTile &tile) {
+// Tells that a part of the tile has been written; true where it was the last one of its row, so
+// that all of them may be read. One thread calls, which has met those that wrote.
+template <int HEADS>
+__device__ __forceinline__ bool comes_last(const AttentionArgs &args, const SplitTile &tile) {
+    const uint32_t per_entry = args.n_kv_heads * split_tiles_of_row<HEADS>(args);
+    const size_t first_entry = tile.entry_idx - tile.entry.split;
+    uint32_t *arrived =
+        reinterpret_cast<uint32_t *>(args.arrivals) + first_entry * per_entry + tile.part_idx;
+    uint32_t n_before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+                 : "=r"(n_before)
+                 : "l"(arrived)
+                 : "memory");
+    const bool is_last = n_before == tile.entry.n_splits - 1;
+    // The next launch finds zeros again.
+    if (is_last) *arrived = 0;
+    return is_last;
+}
+
+// Parts of a row that are asked for at once.
+constexpr int PARTS_AT_ONCE = 16;
+
+// Adds up the parts of a tile's heads, in their order, and writes the result. Warp `warp` of
+// `n_warps` takes every so manieth head. A row has no more parts than a warp has lanes
+// (SPLITS_MAX in crates/tensor/src/ops/attention_work.rs).
+template <typename T, int DIM>
+__device__ __forceinline__ void put_together(const AttentionArgs &args, const SplitTile &tile,
+                                             uint32_t warp, uint32_t n_warps) {
+    constexpr int COLUMNS = (DIM + 4 * WARP - 1) / (4 * WARP);
+    const uint32_t lane = threadIdx.x % WARP, n_parts = tile.entry.n_splits;
     const size_t first_part = tile.entry_idx - tile.entry.split;
-    const uint32_t n_parts = tile.entry.n_splits;
-    for (uint32_t item = threadIdx.x; item < tile.n_heads * (DIM / 4); item += THREADS) {
-        const uint32_t head = tile.first_head + item / (DIM / 4);
-        const uint32_t column = item % (DIM / 4) * 4;
+    for (uint32_t idx = warp; idx < tile.n_heads * COLUMNS; idx += n_warps) {
+        const uint32_t head = tile.first_head + idx / COLUMNS;
+        const uint32_t column = (idx % COLUMNS * WARP + lane) * 4;
         const size_t first = first_part * args.n_heads + head;
+        // Lanes beyond the head read its first columns, and write nothing.
+        const float *sums = reinterpret_cast<const float *>(args.part_sums) + first * DIM +
+                            (column < DIM ? column : 0);
         const float2 *scales = reinterpret_cast<const float2 *>(args.part_scales) + first;
-        const float *sums = reinterpret_cast<const float *>(args.part_sums) + first * DIM + column;
-        float largest = NO_SCORE;
-        for (uint32_t part = 0; part < n_parts; part++) {
-            largest = fmaxf(largest, __ldcg(scales + part * args.n_heads).x);
-        }
-        float weights = 0.0f;
+        float2 scale = {NO_SCORE, 0.0f};
+        if (lane < n_parts) scale = __ldcg(scales + lane * args.n_heads);
         float4 total = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll 4
-        for (uint32_t part = 0; part < n_parts; part++) {
-            const size_t at = static_cast<size_t>(part) * args.n_heads;
-            const float2 scale = __ldcg(scales + at);
-            const float4 sum = __ldcg(reinterpret_cast<const float4 *>(sums + at * DIM));
-            const float factor = rescale(scale.x, largest);
-            weights += factor * scale.y;
-            total.x += factor * sum.x;
-            total.y += factor * sum.y;
-            total.z += factor * sum.z;
-            total.w += factor * sum.w;
+        float factor = 0.0f, inverse = 0.0f;
+        for (uint32_t part = 0; part < n_parts; part += PARTS_AT_ONCE) {
+            float4 some[PARTS_AT_ONCE];
+#pragma unroll
+            for (uint32_t i = 0; i < PARTS_AT_ONCE; i++) {
+                const size_t at = static_cast<size_t>(part + i) * args.n_heads * DIM;
+                some[i] = {0.0f, 0.0f, 0.0f, 0.0f};
+                if (part + i < n_parts) some[i] = __ldcg(reinterpret_cast<const float4 *>(sums + at));
+            }
+            if (part == 0) {
+                factor = rescale(scale.x, warp_max(scale.x));
+                inverse = inverse_of_sum(warp_sum(factor * scale.y));
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < PARTS_AT_ONCE; i++) {
+                add_scaled(total, some[i], __shfl_sync(ALL_LANES, factor, part + i));
+            }
         }
-        const float inverse = inverse_of_sum(weights);
-        total.x *= inverse;
-        total.y *= inverse;
-        total.z *= inverse;
-        total.w *= inverse;
-        store_result<T>(args, tile.entry.row, head, column, total);
-    }
-}
-
-// Tells that this block has written its part of the tile; true in all threads of the block that
-// comes last, which then may read all parts. `flag` is shared memory.
-__device__ __forceinline__ bool comes_last(const AttentionArgs &args, const SplitTile &tile,
-                                           uint32_t *flag) {
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        const uint32_t per_entry = args.n_kv_heads * split_tiles_of_row(args);
-        const size_t first_entry = tile.entry_idx - tile.entry.split;
-        uint32_t *arrived = reinterpret_cast<uint32_t *>(args.arrivals) +
-                            first_entry * per_entry + tile.part_idx;
-        const bool is_last = atomicAdd(arrived, 1u) == tile.entry.n_splits - 1;
-        // The next launch finds zeros again.
-        if (is_last) *arrived = 0;
-        *flag = is_last;
-        __threadfence();
-    }
-    __syncthreads();
-    return *flag != 0;
-}
-
-// Writes a tile that is in shared memory as sums `[16][stride]` relative to `largest[16]` with sums
-// of weights `weights[16]`: the result if there is one part, otherwise the part, and the result if
-// it was the last one. All threads call; nobody may touch the sums before the next barrier.
-template <typename T, int DIM, int THREADS>
-__device__ __forceinline__ void finish_split(const AttentionArgs &args, const SplitTile &tile,
-                                             const float *sums, int stride, const float *largest,
-                                             const float *weights, uint32_t *flag) {
-    const bool is_whole = tile.entry.n_splits == 1;
-    const size_t first = static_cast<size_t>(tile.entry_idx) * args.n_heads + tile.first_head;
-    for (uint32_t item = threadIdx.x; item < tile.n_heads * (DIM / 4); item += THREADS) {
-        const uint32_t head = item / (DIM / 4), column = item % (DIM / 4) * 4;
-        float4 sum = *reinterpret_cast<const float4 *>(sums + head * stride + column);
-        if (is_whole) {
-            const float inverse = inverse_of_sum(weights[head]);
-            sum = {sum.x * inverse, sum.y * inverse, sum.z * inverse, sum.w * inverse};
-            store_result<T>(args, tile.entry.row, tile.first_head + head, column, sum);
-        } else {
-            float *to = reinterpret_cast<float *>(args.part_sums) + (first + head) * DIM + column;
-            *reinterpret_cast<float4 *>(to) = sum;
+        if (column < DIM) {
+            store_result<T>(args, tile.entry.row, head, column, scaled(total, inverse));
         }
     }
-    if (is_whole) return;
-    if (threadIdx.x < tile.n_heads) {
-        float2 *to = reinterpret_cast<float2 *>(args.part_scales) + first + threadIdx.x;
-        *to = {largest[threadIdx.x], weights[threadIdx.x]};
-    }
-    if (comes_last(args, tile, flag)) put_together<T, DIM, THREADS>(args, tile);
 }

@@ -73,6 +73,13 @@ __device__ __forceinline__ void load_transposed(uint32_t (&to)[4], uint32_t addr
                  : "memory");
 }
 
+// An 8×8 matrix of 16-bit elements transposed: lane `4g + t` has columns `2t`, `2t+1` of row `g`.
+__device__ __forceinline__ uint32_t transposed(uint32_t two) {
+    uint32_t result;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(two));
+    return result;
+}
+
 // Starts copying 16 bytes into shared memory; zeros, and nothing is read, unless `there`.
 __device__ __forceinline__ void copy_16_bytes(void *to, const void *from, bool there) {
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"

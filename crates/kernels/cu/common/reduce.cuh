@@ -6,7 +6,8 @@ constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
 // The sum over the warp, in all lanes. All lanes must call.
-__device__ __forceinline__ float warp_sum(float value) {
+template <typename T>
+__device__ __forceinline__ T warp_sum(T value) {
 #pragma unroll
     for (int distance = WARP / 2; distance > 0; distance /= 2) {
         value += __shfl_xor_sync(ALL_LANES, value, distance);
@@ -15,10 +16,11 @@ __device__ __forceinline__ float warp_sum(float value) {
 }
 
 // The largest over the warp, in all lanes. All lanes must call.
-__device__ __forceinline__ float warp_max(float value) {
+template <typename T>
+__device__ __forceinline__ T warp_max(T value) {
 #pragma unroll
     for (int distance = WARP / 2; distance > 0; distance /= 2) {
-        value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, distance));
+        value = max(value, __shfl_xor_sync(ALL_LANES, value, distance));
     }
     return value;
 }

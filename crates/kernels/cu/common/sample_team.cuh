@@ -169,22 +169,6 @@ struct Team {
 __device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
 __device__ __forceinline__ int warp() { return threadIdx.x / WARP; }
 
-__device__ __forceinline__ Mass warp_sum(Mass value) {
-#pragma unroll
-    for (int distance = WARP / 2; distance > 0; distance /= 2) {
-        value += __shfl_xor_sync(ALL_LANES, value, distance);
-    }
-    return value;
-}
-
-__device__ __forceinline__ Mass warp_max(Mass value) {
-#pragma unroll
-    for (int distance = WARP / 2; distance > 0; distance /= 2) {
-        value = max(value, __shfl_xor_sync(ALL_LANES, value, distance));
-    }
-    return value;
-}
-
 template <typename T>
 __device__ __forceinline__ T warp_scan(T value) {
 #pragma unroll

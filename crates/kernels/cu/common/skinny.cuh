@@ -62,44 +62,58 @@ __device__ __forceinline__ Group<float, GROUP> bias_of(const Product &product, i
     return read(product.bias, output, product.n);
 }
 
-// The functions below do what `product` asks for with the sums of 32 outputs and up to `ROWS` rows;
-// this warp is `part` of `PARTS` that share the rows. Where nothing has to be waited for, loops are
-// not unrolled: every block passes here once, and code that is not in the cache costs more.
+// Sums that one block has by itself.
+struct OwnSums {
+    const float *sums;
+
+    __device__ __forceinline__ Group<float, GROUP> load(int at) const {
+        return load_group<float, GROUP>(sums + at);
+    }
+};
+
+// Some rows: of every `n_parts` lots of as many rows as a warp takes at once, lot `part`.
+struct Share {
+    int part, n_parts;
+};
+
+// The functions below do what `product` asks for with the sums of 32 outputs and up to `ROWS` rows,
+// of which a warp has its share, at least one of `PARTS`. Where nothing has to be waited for, loops
+// are not unrolled: every block passes here once, and code that is not in the cache costs more.
 
 // Onto what is there: all of it is asked for before any of it is used.
-template <int ROWS, int PARTS>
+template <int ROWS, int PARTS, typename Sums>
 __device__ __forceinline__ void finish_add(const Product &product, int first_output,
-                                           const float *sums, int part) {
+                                           const Sums &sums, Share share) {
     constexpr int ROW_LANES = SUMS_OUTPUTS / GROUP;
-    constexpr int ROWS_AT_ONCE = WARP / ROW_LANES * PARTS;
-    constexpr int TURNS = (ROWS + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    constexpr int LOT = WARP / ROW_LANES;
+    constexpr int TURNS = (ROWS + LOT * PARTS - 1) / (LOT * PARTS);
     const int lane = threadIdx.x % WARP;
     const int at = lane % ROW_LANES * GROUP;
     const int output = first_output + at;
-    const int first_row = part * (WARP / ROW_LANES) + lane / ROW_LANES;
+    const int first_row = share.part * LOT + lane / ROW_LANES, stride = share.n_parts * LOT;
     const auto bias = bias_of(product, output);
     float *y = static_cast<float *>(product.y);
     Group<float, GROUP> before[TURNS];
 #pragma unroll
     for (int i = 0; i < TURNS; i++) {
-        const int row = first_row + i * ROWS_AT_ONCE;
+        const int row = first_row + i * stride;
         const float *from = y + static_cast<size_t>(row) * product.n;
         before[i] = row < product.n_rows ? read(from, output, product.n) : Group<float, GROUP>{};
     }
 #pragma unroll
     for (int i = 0; i < TURNS; i++) {
-        const int row = first_row + i * ROWS_AT_ONCE;
+        const int row = first_row + i * stride;
         if (row >= product.n_rows) break;
-        const auto group = load_group<float, GROUP>(sums + row * SUMS_STRIDE + at);
+        const auto group = sums.load(row * SUMS_STRIDE + at);
         const auto after = sum_of(sum_of(group, bias), before[i]);
         write<float>(y + static_cast<size_t>(row) * product.n, output, product.n, after);
     }
 }
 
 // In f32 or, after an activation, in the type of the operands.
-template <typename T, int PARTS>
+template <typename T, typename Sums>
 __device__ __forceinline__ void finish_write(const Product &product, int first_output,
-                                             const float *sums, int part) {
+                                             const Sums &sums, Share share) {
     constexpr int ROW_LANES = SUMS_OUTPUTS / GROUP;
     constexpr int ROWS_AT_ONCE = WARP / ROW_LANES;
     const int lane = threadIdx.x % WARP;
@@ -107,9 +121,9 @@ __device__ __forceinline__ void finish_write(const Product &product, int first_o
     const int output = first_output + at;
     const auto bias = bias_of(product, output);
 #pragma unroll 1
-    for (int row = part * ROWS_AT_ONCE + lane / ROW_LANES; row < product.n_rows;
-         row += PARTS * ROWS_AT_ONCE) {
-        auto group = sum_of(load_group<float, GROUP>(sums + row * SUMS_STRIDE + at), bias);
+    for (int row = share.part * ROWS_AT_ONCE + lane / ROW_LANES; row < product.n_rows;
+         row += share.n_parts * ROWS_AT_ONCE) {
+        auto group = sum_of(sums.load(row * SUMS_STRIDE + at), bias);
         const size_t start = static_cast<size_t>(row) * product.n;
         if (product.finish == FINISH_WRITE_F32) {
             write<float>(static_cast<float *>(product.y) + start, output, product.n, group);
@@ -126,9 +140,9 @@ __device__ __forceinline__ void finish_write(const Product &product, int first_o
 }
 
 // Sixteen gates and their sixteen partners.
-template <typename T, int PARTS>
+template <typename T, typename Sums>
 __device__ __forceinline__ void finish_gates(const Product &product, int first_output,
-                                             const float *sums, int part) {
+                                             const Sums &sums, Share share) {
     constexpr int ROW_LANES = GATE_COLUMNS / GROUP;
     constexpr int ROWS_AT_ONCE = WARP / ROW_LANES;
     const int lane = threadIdx.x % WARP;
@@ -137,11 +151,11 @@ __device__ __forceinline__ void finish_gates(const Product &product, int first_o
     const auto bias = bias_of(product, first_output + at);
     const auto partner_bias = bias_of(product, first_output + at + GATE_COLUMNS);
 #pragma unroll 1
-    for (int row = part * ROWS_AT_ONCE + lane / ROW_LANES; row < product.n_rows;
-         row += PARTS * ROWS_AT_ONCE) {
-        const float *from = sums + row * SUMS_STRIDE + at;
-        auto gates = sum_of(load_group<float, GROUP>(from), bias);
-        const auto partners = sum_of(load_group<float, GROUP>(from + GATE_COLUMNS), partner_bias);
+    for (int row = share.part * ROWS_AT_ONCE + lane / ROW_LANES; row < product.n_rows;
+         row += share.n_parts * ROWS_AT_ONCE) {
+        const int from = row * SUMS_STRIDE + at;
+        auto gates = sum_of(sums.load(from), bias);
+        const auto partners = sum_of(sums.load(from + GATE_COLUMNS), partner_bias);
 #pragma unroll
         for (int i = 0; i < GROUP; i++) {
             gates.at[i] = sigmoid_gate(gates.at[i], 1.0f) * partners.at[i];
@@ -151,15 +165,15 @@ __device__ __forceinline__ void finish_gates(const Product &product, int first_o
     }
 }
 
-template <typename T, int ROWS, int PARTS>
+template <typename T, int ROWS, int PARTS, typename Sums>
 __device__ __forceinline__ void finish_sums(const Product &product, int first_output,
-                                            const float *sums, int part) {
+                                            const Sums &sums, Share share) {
     switch (product.finish) {
         case FINISH_ADD_F32:
-            return finish_add<ROWS, PARTS>(product, first_output, sums, part);
+            return finish_add<ROWS, PARTS>(product, first_output, sums, share);
         case FINISH_GATE:
-            return finish_gates<T, PARTS>(product, first_output, sums, part);
+            return finish_gates<T>(product, first_output, sums, share);
         default:
-            return finish_write<T, PARTS>(product, first_output, sums, part);
+            return finish_write<T>(product, first_output, sums, share);
     }
 }

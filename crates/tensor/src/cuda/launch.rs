@@ -77,16 +77,29 @@ impl Arg<'_> {
 enum Start {
     /// When what was given before is done.
     InOrder,
-    /// When all blocks of the kernel before have started and allow it.
-    Early,
+    /// When all blocks of the kernel before have started and allow it. Blocks come in clusters of so
+    /// many in y, which see each other's shared memory.
+    Early(u32),
 }
 
 impl Start {
-    fn attribute(self) -> sys::CUlaunchAttribute {
-        use sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION as ID;
-        let allowed = i32::from(self == Self::Early);
-        let value = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: allowed };
-        sys::CUlaunchAttribute { id: ID, pad: [0; 4], value }
+    /// What the launch says of it; only Hopper and later know clusters.
+    fn attributes(self) -> ([sys::CUlaunchAttribute; 2], u32) {
+        use sys::CUlaunchAttributeID as Id;
+        use sys::CUlaunchAttributeValue as Value;
+        let (allowed, y) = match self {
+            Self::InOrder => (0, 1),
+            Self::Early(cluster) => (1, cluster),
+        };
+        let cluster = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: 1, y, z: 1 };
+        let early = Value { programmaticStreamSerializationAllowed: allowed };
+        let attributes = [
+            (Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, early),
+            (Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, Value { clusterDim: cluster }),
+        ];
+        let attributes =
+            attributes.map(|(id, value)| sys::CUlaunchAttribute { id, pad: [0; 4], value });
+        (attributes, if y > 1 { 2 } else { 1 })
     }
 }
 
@@ -119,17 +132,18 @@ impl Cuda {
     }
 
     /// As [`Self::launch`], for kernels that may start while the one before still runs: they wait
-    /// for it themselves before they touch anything that it reads or writes.
+    /// for it themselves before they touch anything that it reads or writes. `cluster` blocks that
+    /// follow each other in y see each other's shared memory.
     ///
     /// Errors: as [`Self::launch`].
     pub(crate) fn launch_early(
         &self,
-        module: &'static str,
-        name: &str,
+        kernel: (&'static str, &str),
         grid: Grid,
+        cluster: u32,
         args: &[Arg<'_>],
     ) -> Result<()> {
-        self.launch_as(Start::Early, (module, name), grid, args)
+        self.launch_as(Start::Early(cluster), kernel, grid, args)
     }
 
     fn launch_as(
@@ -150,7 +164,7 @@ impl Cuda {
         for ((arg, slot), place) in args.iter().zip(&mut slots).zip(&mut places) {
             *place = arg.place(slot);
         }
-        let mut attribute = start.attribute();
+        let (mut attributes, n_attributes) = start.attributes();
         let config = sys::CUlaunchConfig {
             gridDimX: grid.blocks[0],
             gridDimY: grid.blocks[1],
@@ -160,8 +174,8 @@ impl Cuda {
             blockDimZ: 1,
             sharedMemBytes: grid.shared_bytes,
             hStream: self.stream.raw(),
-            attrs: &raw mut attribute,
-            numAttrs: 1,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: n_attributes,
         };
         let (params, no_others) = (places.as_mut_ptr(), std::ptr::null_mut());
         let launch = || {

@@ -21,8 +21,6 @@ use types::Result;
 const HEAD_SIZES: [usize; 6] = [32, 64, 80, 96, 128, 256];
 /// Bytes that kernels read at a time where everything is aligned to them.
 const VECTOR_BYTES: u64 = 16;
-/// Pairs of (row, head) of a split tile.
-const SPLIT_PAIRS: usize = 16;
 
 /// Arguments of all kernels, as `cu/common/attention.cuh` declares and explains them.
 #[repr(C)]
@@ -159,8 +157,9 @@ fn run_splits(
     (dtype, padded_dim): (DType, usize),
     work: &Work,
 ) -> Result<()> {
+    let plan = Plan::of_splits(dtype, padded_dim);
     let n_heads = args.n_heads as usize;
-    let units = args.n_kv_heads as usize * (args.group as usize).div_ceil(SPLIT_PAIRS);
+    let units = args.n_kv_heads as usize * (args.group as usize).div_ceil(plan.n_pairs);
     let n_units = work.n_splits_max * units;
     let n_parts = work.n_splits_max * n_heads;
     // Given back at once: whatever takes this memory next comes later on the same stream.
@@ -170,7 +169,6 @@ fn run_splits(
     args.arrivals = work.arrivals(device, cuda, n_units)?;
     args.part_sums = sums.address();
     args.part_scales = scales.address();
-    let plan = Plan::of_splits(dtype, padded_dim);
     let grid = plan.grid(1);
     let n_resident = cuda.blocks_per_multiprocessor(plan.module, &plan.name, grid)?
         * cuda.context().n_multiprocessors();
@@ -193,20 +191,21 @@ impl Plan {
     fn of_splits(dtype: DType, dim: usize) -> Self {
         let name = format!("attention_split_{}_{dim}", dtype.name());
         if dtype == DType::F32 {
-            return Self::of_f32(name, dim, SPLIT_PAIRS);
+            return Self::of_f32(name, dim, 16);
         }
-        let (warps, keys) = (4, 16);
+        // Warps that read and warps that merge, and keys of a reading warp's step.
+        let (readers, mergers, keys) = (4, 2, 16);
         let steps = match dim {
-            32 => 4,
-            256 => 2,
+            32 => 8,
+            64 => 5,
+            80 | 96 => 4,
             _ => 3,
         };
-        // Keys and values of each warp and step, and the sums of a tile.
-        let shared_bytes =
-            warps * steps * 2 * keys * (dim + 8) * 2 + SPLIT_PAIRS * (dim + 4) * size_of::<f32>();
+        // Keys and values of each reading warp and step.
+        let shared_bytes = readers * steps * 2 * keys * (dim + 8) * 2;
         let module =
             if dtype == DType::Bf16 { "attention_split_bf16" } else { "attention_split_f16" };
-        Self { module, name, threads: 32 * warps as u32, shared_bytes, n_pairs: SPLIT_PAIRS }
+        Self { module, name, threads: 32 * (readers + mergers) as u32, shared_bytes, n_pairs: 8 }
     }
 
     /// The sizes in `cu/attention_tile_*.cu` and `cu/attention_f32.cu`.

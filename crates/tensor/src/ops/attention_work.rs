@@ -20,11 +20,11 @@ use types::Result;
 
 /// Most rows of a sequence that are split: for more, keys are better read once for many rows.
 pub(in crate::ops) const SPLIT_ROWS_MAX: usize = 4;
-/// Keys of a part, except where there would be too many parts: enough to be worth a block's start
-/// (64 rows of 4096 keys on an H200 took 360 µs in parts of 256, 175 µs in parts of 1024), few
-/// enough that one sequence keeps many blocks busy.
-pub(in crate::ops) const SPLIT_KEYS_MIN: usize = 512;
-/// Most parts of a row; it bounds what is kept of them.
+/// Keys of a part, except where there would be too many parts: enough to be worth what is written
+/// of a part, few enough that one sequence keeps many blocks busy.
+pub(in crate::ops) const SPLIT_KEYS_MIN: usize = 256;
+/// Most parts of a row, one for each lane of the warp that adds them up; it also bounds what is
+/// kept of them.
 pub(in crate::ops) const SPLITS_MAX: usize = 32;
 
 /// The lists of a step, on their way to a device.
@@ -175,9 +175,9 @@ mod tests {
     fn parts_cover_all_keys_once() {
         assert_eq!(keys(0), [(0, 0)]);
         assert_eq!(keys(1), [(0, 1)]);
-        assert_eq!(keys(512), [(0, 512)]);
-        assert_eq!(keys(513), [(0, 512), (512, 513)]);
-        for n_keys in [16_383, 16_384, 16_385, 32_768, 100_000, 131_072] {
+        assert_eq!(keys(256), [(0, 256)]);
+        assert_eq!(keys(257), [(0, 256), (256, 257)]);
+        for n_keys in [8191, 8192, 8193, 16_384, 16_385, 32_768, 100_000, 131_072] {
             let keys = keys(n_keys);
             assert!(keys.len() <= SPLITS_MAX && keys.len() > SPLITS_MAX / 4, "{n_keys}");
             assert!(keys.windows(2).all(|two| two[0].1 == two[1].0), "{n_keys}");
@@ -198,7 +198,7 @@ mod tests {
     fn short_sequences_are_split_and_others_are_spans() {
         let span = |first_row, n_rows| RowSpan { first_row, n_rows, n_keys: 0 };
         let spans = [span(0, 1), span(1, 5), span(6, 0), span(6, 2)];
-        let counts = [600, 1, 2, 3, 4, 5, 8, 9];
+        let counts = [300, 1, 2, 3, 4, 5, 8, 9];
         let mut pack = Pack::default();
         let parts = WorkParts::pack(&mut pack, &spans, &counts, &[10, 20, 30, 40], 9);
         let work = parts.unpack(&pack.to_device(&Device::all_cpus()).unwrap()).unwrap();

@@ -13,8 +13,6 @@ use types::Result;
 /// Elements of k in a step of either kernel, and bytes of a step of one row.
 const STEP: usize = 64;
 const ROW_BYTES: usize = STEP * 2;
-/// Most slices of k.
-const SLICES_MAX: usize = 12;
 /// Fewest steps of a slice.
 const SLICE_STEPS_MIN: usize = 6;
 /// Numbers of rows that kernels exist for.
@@ -42,6 +40,21 @@ impl Kernel {
         }
     }
 
+    /// Most slices of k; Hopper's are a cluster, which has at most eight blocks on any GPU.
+    pub(super) fn slices_max(self) -> usize {
+        match self {
+            Self::Warps => 12,
+            Self::Hopper => 8,
+        }
+    }
+
+    fn costs(self) -> Costs {
+        match self {
+            Self::Warps => Costs { alone: 1.5, x_step: 0.1, round: 4.0, meeting: 1.2, slice: 1.2 },
+            Self::Hopper => Costs { alone: 1.2, x_step: 0.2, round: 1.0, meeting: 3.6, slice: 0.6 },
+        }
+    }
+
     /// How many teams a block may have.
     pub(super) fn team_counts(self) -> std::ops::RangeInclusive<usize> {
         match self {
@@ -49,6 +62,20 @@ impl Kernel {
             Self::Hopper => 1..=3,
         }
     }
+}
+
+/// What takes time, in units of what a multiprocessor's share of the memory's speed needs for one
+/// step of 64 outputs. The numbers are fitted to measurements on an H200.
+struct Costs {
+    /// How much faster than its share a multiprocessor is while others have nothing to do.
+    alone: f64,
+    /// What a step of x costs.
+    x_step: f64,
+    /// What a round of blocks costs beside its steps.
+    round: f64,
+    /// What adding up slices of 64 outputs costs, in all and for each.
+    meeting: f64,
+    slice: f64,
 }
 
 /// Blocks, and their teams.
@@ -89,7 +116,7 @@ impl Problem {
         let counts = self.kernel.team_counts();
         let mut best = Plan { kernel: self.kernel, n_teams: *counts.start(), n_slices: 1 };
         let mut least = f64::INFINITY;
-        let most_slices = SLICES_MAX.min((self.n_steps() / SLICE_STEPS_MIN).max(1));
+        let most_slices = self.kernel.slices_max().min((self.n_steps() / SLICE_STEPS_MIN).max(1));
         for n_teams in counts {
             for n_slices in 1..=most_slices {
                 let plan = Plan { kernel: self.kernel, n_teams, n_slices };
@@ -124,43 +151,36 @@ impl Problem {
         Ring::of_warps(plan.n_teams, SKINNY_ROWS_MAX).shared_bytes()
     }
 
-    /// Whether shared memory and the workspace suffice, whatever the number of rows.
+    /// Whether shared memory and, where sums go through it, the workspace suffice, whatever the
+    /// number of rows.
     fn is_possible(&self, plan: Plan) -> bool {
+        if plan.kernel == Kernel::Hopper {
+            return true;
+        }
         let outputs = self.n_tiles(plan) * plan.n_teams * plan.kernel.team_outputs();
         let sum_bytes = outputs * plan.n_slices * SKINNY_ROWS_MAX * size_of::<f32>();
         let sums_fit =
             sum_bytes <= Workspace::N_BYTES && self.n_tiles(plan) <= Workspace::N_COUNTERS;
-        let ring_fits = match plan.kernel {
-            Kernel::Warps => self.warps_bytes(plan) <= self.shared_bytes_max,
-            Kernel::Hopper => true,
-        };
-        ring_fits && (plan.n_slices == 1 || sums_fit)
+        self.warps_bytes(plan) <= self.shared_bytes_max && (plan.n_slices == 1 || sums_fit)
     }
 
-    /// Time, in units of what a multiprocessor's share of the memory's speed needs for one step of
-    /// 64 outputs. The constants are fitted to measurements on an H200.
+    /// Time, in the units of [`Costs`].
     fn cost(&self, plan: Plan) -> f64 {
-        /// How much faster than its share a multiprocessor is while others have nothing to do.
-        const ALONE: f64 = 1.5;
-        /// What a step of x costs.
-        const X_STEP: f64 = 0.1;
-        /// What a round of blocks costs beside its steps.
-        const ROUND: f64 = 4.0;
-        /// What adding up costs for each slice of 64 outputs.
-        const SLICE: f64 = 1.2;
+        let costs = plan.kernel.costs();
         let n_steps = self.n_steps().div_ceil(plan.n_slices) as f64;
         let teams = (plan.n_teams * plan.kernel.team_outputs()) as f64 / 64.0;
-        let block = n_steps * (teams + X_STEP);
+        let block = n_steps * (teams + costs.x_step);
         let n_blocks = self.n_tiles(plan) * plan.n_slices;
         let n_places = self.n_multiprocessors * self.blocks_at_once(plan);
         let share = |n_blocks: usize| n_blocks as f64 * block / self.n_multiprocessors as f64;
         let rest = n_blocks % n_places;
         // What does not fill all places ends with the multiprocessor that has the most of it.
         let most = rest.div_ceil(self.n_multiprocessors) as f64;
-        let last = share(rest).max(most * block / ALONE);
-        let n_sums = if plan.n_slices == 1 { 0 } else { plan.n_slices + 1 };
+        let last = share(rest).max(most * block / costs.alone);
+        let n_slices = plan.n_slices as f64;
+        let sums = if plan.n_slices == 1 { 0.0 } else { costs.meeting + costs.slice * n_slices };
         let n_rounds = n_blocks.div_ceil(n_places) as f64;
-        share(n_blocks - rest) + last + ROUND * n_rounds + SLICE * teams * n_sums as f64
+        share(n_blocks - rest) + last + costs.round * n_rounds + teams * sums
     }
 }
 
@@ -308,7 +328,7 @@ fn launch_hopper(
         Arg::U32(ring.n_stages as u32),
     ];
     let name = format!("skinny_hopper_{}_{width}", dtype.name());
-    cuda.launch_early("skinny_hopper", &name, grid, &args)
+    cuda.launch_early(("skinny_hopper", &name), grid, plan.n_slices as u32, &args)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::ops::cases::{Random, cuda_device};
 use crate::ops::gpu_cases::{COMPUTE, assert_near, gpus, poison, rounded, twice, widened};
 use crate::ops::linear_cuda_skinny::{self, Kernel, Plan};
 use crate::ops::weight::{Arrangement, Matrix};
-use crate::ops::{linear, linear_add, linear_f32};
+use crate::ops::{linear, linear_add, linear_f32, rms_norm};
 
 /// Outputs of one matrix, inputs: alone, around tiles and steps, odd, and slices of k.
 const SIZES: &[(usize, usize)] = &[
@@ -255,7 +255,8 @@ fn cuda_plans_agree() {
             [5, 20, 64].iter().flat_map(|n| kernels.iter().map(move |k| (*n, *k)))
         {
             let case = case(&device, n_rows, (208, 2080), false);
-            for n_slices in [1, 2, 3, 5, 12] {
+            let slices = [1, 2, 3, 5, 8, 12].into_iter().filter(|n| *n <= kernel.slices_max());
+            for n_slices in slices {
                 let mut bits: Option<Vec<f32>> = None;
                 for n_teams in kernel.team_counts() {
                     let plan = Plan { kernel, n_teams, n_slices };
@@ -293,6 +294,32 @@ fn cuda_products_wait_for_each_other() {
                 }
             }
             x.to_host(&device).unwrap()
+        };
+        let slow = chain(true);
+        for _ in 0..20 {
+            assert!(chain(false).bytes() == slow.bytes());
+        }
+    }
+}
+
+/// A product after a norm begins early, and waits before it reads or writes what the norm does.
+#[test]
+fn cuda_products_wait_for_norms() {
+    const WIDTH: usize = 3584;
+    for device in gpus() {
+        let Device::Cuda(cuda) = &device else { panic!("not a GPU") };
+        let case = case(&device, 4, (WIDTH, WIDTH), false);
+        let ones = Tensor::from_slice(&[WIDTH], &[1.0; WIDTH]).to_device(&device).unwrap();
+        let chain = |pause: bool| {
+            let mut sums = linear_f32(&device, &case.x, &case.weight).unwrap();
+            for _ in 0..40 {
+                let x = rms_norm(&device, &sums, &ones, 1e-6).unwrap();
+                linear_add(&device, &x, &case.weight, &mut sums).unwrap();
+                if pause {
+                    cuda.stream().synchronize().unwrap();
+                }
+            }
+            sums.to_host(&device).unwrap()
         };
         let slow = chain(true);
         for _ in 0..20 {
