@@ -12,6 +12,7 @@ use common::fleet::size;
 use common::process::PATIENCE;
 use common::questions::{Question, long_questions, questions};
 use common::{TOPOLOGIES, TestServer, demo_model};
+use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,6 +40,16 @@ const EVENTS_READ_MAX: usize = 12;
 const RELEASE_TIME: Duration = Duration::from_secs(5);
 
 const ON_GPU: [&str; 4] = ["--device", "cuda", "--dtype", "f32"];
+
+const IN_16_BITS: [&str; 4] = ["--device", "cuda", "--dtype", "bf16"];
+
+const DETERMINISTIC: [&str; 2] = ["--override-engine-args", r#"{"deterministic": true}"#];
+
+/// Two tokens are nearly tied if their log probabilities are no farther apart.
+const NEAR_TIE: f64 = 0.125;
+
+/// Alternatives that are asked for, among which the other device's token must be.
+const N_ALTERNATIVES: usize = 5;
 
 /// KV blocks for a few sequences only.
 const SCARCE: [&str; 2] =
@@ -101,6 +112,68 @@ async fn cuda_with_too_few_blocks_preempts_and_answers_right() {
         return;
     }
     check_scarcity(&ON_GPU).await;
+}
+
+/// Where 16 bits lead to another token than 32 on the processor, it was as good as that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn cuda_in_16_bits_differs_only_where_two_tokens_are_nearly_tied() {
+    if !has_gpu() {
+        return;
+    }
+    let n = size("TRIPTYCH_TEST_REQUESTS", 500);
+    let questions: Vec<Question> = questions(n).into_iter().map(with_alternatives).collect();
+    let exact = answers(&TestServer::start("agg", &[]).await, &questions);
+    let found = answers(&TestServer::start("agg", &IN_16_BITS).await, &questions);
+    let ties: Vec<f64> =
+        exact.iter().zip(&found).filter_map(|(exact, found)| distance(exact, found)).collect();
+    println!("{} of {n} answers differ; at the first other token: {ties:.3?}", ties.len());
+    assert!(ties.iter().all(|&tie| tie <= NEAR_TIE), "not a near tie");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cuda_that_is_deterministic_answers_alike_in_any_batch() {
+    if !has_gpu() {
+        return;
+    }
+    let flags = [&IN_16_BITS[..], &DETERMINISTIC].concat();
+    let server = TestServer::start("agg", &flags).await;
+    let ask_all = |n, n_streams| {
+        let all = questions(N_QUESTIONS);
+        block_in_place(|| ask_all(&server.url, &all, n, n_streams))
+    };
+    let sheet = Sheet::of(questions(N_QUESTIONS), ask_all(N_QUESTIONS, 1));
+    for n_streams in [2, 7, 16, N_STREAMS] {
+        sheet.check(&ask_all(10 * N_QUESTIONS, n_streams));
+    }
+}
+
+/// A question whose answer lists the likeliest tokens of each place.
+fn with_alternatives(mut question: Question) -> Question {
+    let fields = question.body.as_object_mut().unwrap();
+    fields.remove("stream_options");
+    fields.insert("stream".to_owned(), false.into());
+    fields.insert("logprobs".to_owned(), true.into());
+    fields.insert("top_logprobs".to_owned(), N_ALTERNATIVES.into());
+    question
+}
+
+/// The tokens of each answer with their log probabilities, as the API gives them.
+fn answers(server: &TestServer, questions: &[Question]) -> Vec<Vec<Value>> {
+    let asker = Asker::new(&server.url);
+    let one = |question: &Question| {
+        let answer = asker.whole(&question.body).unwrap();
+        answer["choices"][0]["logprobs"]["content"].as_array().unwrap().clone()
+    };
+    block_in_place(|| questions.iter().map(one).collect())
+}
+
+/// How much less likely `exact` holds the first token that differs; none if the answers are equal.
+fn distance(exact: &[Value], found: &[Value]) -> Option<f64> {
+    let (exact, found) = exact.iter().zip(found).find(|(a, b)| a["bytes"] != b["bytes"])?;
+    let tops = exact["top_logprobs"].as_array().unwrap();
+    let other = tops.iter().find(|top| top["bytes"] == found["bytes"]);
+    let of_other = other.map_or(f64::NEG_INFINITY, |top| top["logprob"].as_f64().unwrap());
+    Some(exact["logprob"].as_f64().unwrap() - of_other)
 }
 
 /// The same where there is no GPU, so that the test above is known to bring about what it is for.

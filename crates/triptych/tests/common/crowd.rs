@@ -58,25 +58,36 @@ impl Asker {
 
     /// Asks, and reads the answer to its end.
     pub(crate) fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
-        let broken = |error: &dyn std::fmt::Display| refusal(None, error.to_string());
-        let request = self.agent.post(&self.url).header("content-type", "application/json");
-        let mut response =
-            request.send(question.body.to_string()).map_err(|error| broken(&error))?;
-        let status = response.status().as_u16();
-        let is_stream = status == 200 && question.body["stream"] == true;
-        if is_stream {
+        if question.body["stream"] == true {
+            let mut response = self.post(&question.body)?;
             return read_stream(BufReader::new(response.body_mut().as_reader()));
         }
-        let text = response.body_mut().read_to_string().map_err(|error| broken(&error))?;
-        if status != 200 {
-            return Err(refusal(Some(status), text));
-        }
-        let body: Value = serde_json::from_str(&text).map_err(|error| broken(&error))?;
+        let body = self.whole(&question.body)?;
         let choice = &body["choices"][0];
         let text = choice["message"]["content"].as_str().unwrap_or_default().to_owned();
         let mut answer = Answer { text, ..nothing() };
         answer.add_end(choice, &body["usage"]);
         Ok(answer)
+    }
+
+    /// The answer to a request that is not to be streamed, as it comes.
+    pub(crate) fn whole(&self, body: &Value) -> Result<Value, Refusal> {
+        let text = self.post(body)?.body_mut().read_to_string();
+        let text = text.map_err(|error| refusal(None, error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| refusal(None, error.to_string()))
+    }
+
+    /// The beginning of an answer; whatever is not 200 is a refusal.
+    fn post(&self, body: &Value) -> Result<ureq::http::Response<ureq::Body>, Refusal> {
+        let request = self.agent.post(&self.url).header("content-type", "application/json");
+        let sent = request.send(body.to_string());
+        let mut response = sent.map_err(|error| refusal(None, error.to_string()))?;
+        let status = response.status().as_u16();
+        if status == 200 {
+            return Ok(response);
+        }
+        let words = response.body_mut().read_to_string();
+        Err(refusal(Some(status), words.unwrap_or_else(|error| error.to_string())))
     }
 
     /// [`Self::ask`], timed.
@@ -159,7 +170,12 @@ pub(crate) struct Sheet {
 impl Sheet {
     /// The answers of the server at `url`.
     pub(crate) fn fill(url: &str, questions: Vec<Question>) -> Self {
-        let mut asked = ask_all(url, &questions, questions.len(), 4);
+        let asked = ask_all(url, &questions, questions.len(), 4);
+        Self::of(questions, asked)
+    }
+
+    /// The sheet of `questions` that were each asked once.
+    pub(crate) fn of(questions: Vec<Question>, mut asked: Vec<Asked>) -> Self {
         asked.sort_by_key(|asked| asked.idx);
         let answer = |asked: Asked| match asked.result {
             Ok(answer) => answer,
