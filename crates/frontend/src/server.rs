@@ -27,7 +27,8 @@ use telemetry::{Telemetry, system};
 /// How long connections may take to close after their requests were cancelled.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
-/// Serves the API to whoever comes in by `door` until `shutdown` begins, then finishes what is at work.
+/// Serves the API to whoever comes in by `door` until `shutdown` begins, then finishes what is at
+/// work.
 ///
 /// Requests still running at the drain deadline fail with words that say so.
 pub async fn serve(

@@ -1,5 +1,5 @@
-//! OpenAI's own clients, in Python and JavaScript, against the real program: `tests/run.sh` installs
-//! them, the scripts under `tests/` make the calls.
+//! OpenAI's own clients, in Python and JavaScript, against the real program: `tests/run.sh`
+//! installs them, the scripts under `tests/` make the calls.
 
 mod common;
 
