@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use crate::lost;
 use crate::reader::{Loaded, Reader};
-use crate::waiting::{Patient, is_timeout};
+use crate::waiting::{Patient, is_timeout, spin, spin_on};
 use futures::channel::oneshot;
 use planes::{Destination, Region, Side};
 use std::collections::VecDeque;
@@ -113,8 +113,9 @@ impl Lane {
     }
 
     fn wait(&mut self) -> Option<Load> {
-        if let Some(load) = self.next.pop_front() {
-            return Some(load);
+        let soon = self.next.pop_front().or_else(|| spin(|| self.jobs.try_recv().ok()));
+        if soon.is_some() {
+            return soon;
         }
         loop {
             match self.jobs.recv_timeout(READER_IDLE_MAX) {
@@ -292,6 +293,7 @@ impl ReadJob {
 /// Receives the answer to `job`: its bytes, or the owner's refusal.
 fn receive(stream: &TcpStream, job: &ReadJob) -> std::result::Result<Result<()>, Failure> {
     let is_given_up = || job.reply.is_canceled();
+    spin_on(stream).map_err(|failure| broken(&failure))?;
     let mut stream = Patient::new(stream, is_given_up);
     let failed = |failure| match failure {
         // What looks like a standstill of the owner may be that nobody waited for it to end.

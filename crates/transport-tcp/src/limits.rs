@@ -10,6 +10,10 @@ pub(crate) const STALL_MAX: Duration = Duration::from_secs(5);
 /// that moved some bytes and then stood still counts as progress to it, more than once.)
 pub(crate) const TICK: Duration = Duration::from_secs(1);
 
+/// How long a thread looks for more to do before it waits to be woken, which takes tens of
+/// microseconds.
+pub(crate) const SPIN: Duration = Duration::from_micros(50);
+
 /// Longest time for a connection to be made.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(2);
 

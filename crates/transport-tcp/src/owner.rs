@@ -11,7 +11,7 @@ use crate::handshake::shake_hands;
 use crate::limits::{
     ACCEPT_PAUSE, CONNECT_MAX, N_CONNECTIONS_MAX, N_STRANGERS_MAX, OWNER_IDLE_MAX, STALL_MAX,
 };
-use crate::waiting::{Hurried, Patient, is_timeout};
+use crate::waiting::{Hurried, Patient, is_timeout, spin_on};
 use crate::{SCHEME, TcpConfig};
 use planes::{ClusterKey, LeaseTable, LeasedMemory, Region, Side, Withdraw, table_address};
 use std::collections::HashMap;
@@ -190,6 +190,9 @@ fn serve(socket: &Socket, hall: &Hall) -> io::Result<()> {
     while wait_for_request(&mut requests)? {
         let request = Request::receive(&mut Hurried::new(&mut requests, STALL_MAX))?;
         answer(stream, &request, hall)?;
+        if requests.buffer().is_empty() {
+            spin_on(stream)?;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Waiting for a socket, but not for ever.
 
-use crate::limits::STALL_MAX;
+use crate::limits::{SPIN, STALL_MAX};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A stream whose calls fail when nothing has moved for `STALL_MAX`. The stream's own timeout is
@@ -92,6 +94,30 @@ impl<S: Write> Write for Hurried<S> {
     fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()
     }
+}
+
+/// Asks again and again, for a moment: being woken takes longer than the other side often does.
+/// Whoever shares the processor, which may be the other side, goes first.
+pub(crate) fn spin<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let give_up = Instant::now() + SPIN;
+    loop {
+        let found = ask();
+        if found.is_some() || Instant::now() >= give_up {
+            return found;
+        }
+        thread::yield_now();
+    }
+}
+
+/// Waits a moment for something to read. Errors: the stream's.
+pub(crate) fn spin_on(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    // Whatever the stream says, the reading that follows hears too.
+    spin(|| match stream.peek(&mut [0]) {
+        Err(failure) if is_timeout(&failure) => None,
+        Ok(_) | Err(_) => Some(()),
+    });
+    stream.set_nonblocking(false)
 }
 
 /// Whether a call on a stream ended because its time was up.
