@@ -57,6 +57,9 @@ pub(crate) const SPIN_BUSY: Duration = Duration::from_micros(200);
 /// 256 KiB take.
 pub(crate) const ANSWERS_WAIT_MAX: Duration = Duration::from_micros(25);
 
+// The thread never sleeps on an answer.
+const _: () = assert!(ANSWERS_WAIT_MAX.as_nanos() < SPIN.as_nanos());
+
 /// Commands taken between two calls of UCX.
 pub(crate) const N_COMMANDS_A_TURN: usize = 64;
 
