@@ -36,8 +36,10 @@ pub(crate) struct LlamaConfig {
 
 #[derive(Debug, Clone, Deserialize)]
 struct Rope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of it; many files have both.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
     rope_theta: Option<f32>,
 }
 
@@ -95,7 +97,9 @@ impl LlamaConfig {
         let divides = |n: usize, of: usize| n > 0 && of.is_multiple_of(n);
         let heads_fit = divides(self.num_attention_heads, self.hidden_size)
             && divides(self.n_kv_heads(), self.num_attention_heads);
-        let plain = |rope: &Rope| rope.rope_type.as_deref().is_none_or(|kind| kind == "default");
+        let plain = |rope: &Rope| {
+            [&rope.rope_type, &rope.old_type].into_iter().flatten().all(|kind| kind == "default")
+        };
         let sees_all = |window: usize| window >= self.max_position_embeddings;
         [
             (heads_fit, "heads do not divide the widths"),
@@ -187,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_newest_files_say_the_base_elsewhere() {
-        let parameters = json!({ "rope_type": "default", "rope_theta": 5.0 });
+        let parameters = json!({ "rope_type": "default", "type": "default", "rope_theta": 5.0 });
         let cfg = read(json!({ "rope_parameters": parameters })).unwrap();
         assert_eq!(cfg.decoder_shape().rope_theta, 5.0);
     }
@@ -205,6 +209,7 @@ mod tests {
         check(json!({"head_dim": 7}), "odd");
         check(json!({"num_hidden_layers": 0}), "layers");
         check(json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rotary");
+        check(json!({"rope_scaling": {"rope_type": "llama3"}}), "rotary");
         // The class's own default, and these layers would really have it.
         check(json!({"model_type": "mistral"}), "sliding");
         check(json!({"hidden_act": "gelu"}), "silu");

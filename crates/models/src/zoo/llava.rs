@@ -37,6 +37,9 @@ pub(crate) const FAMILY: Family = Family {
     stand_ins: StandIns { special_tokens, chat_template: CHAT_TEMPLATE },
 };
 
+/// The picture's token where no file says; the published models'.
+const IMAGE_TOKEN: TokenId = 32_000;
+
 /// From the names of the first generation.
 pub(super) const RENAMES: &[Rename] = &[
     Rename { from: "language_model.model.", to: "model.language_model." },
@@ -58,8 +61,9 @@ pub(super) struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(super) struct TopConfig {
-    #[serde(alias = "image_token_id")]
-    image_token_index: TokenId,
+    image_token_index: Option<TokenId>,
+    /// What the newest files may call it.
+    image_token_id: Option<TokenId>,
     vision_feature_layer: i64,
     pub(super) vision_feature_select_strategy: Strategy,
     projector_hidden_act: String,
@@ -79,7 +83,8 @@ pub(super) enum Strategy {
 impl Default for TopConfig {
     fn default() -> Self {
         Self {
-            image_token_index: 32_000,
+            image_token_index: None,
+            image_token_id: None,
             vision_feature_layer: -2,
             vision_feature_select_strategy: Strategy::Default,
             projector_hidden_act: "gelu".to_owned(),
@@ -99,8 +104,13 @@ impl Config {
         Ok(cfg)
     }
 
+    /// The token that stands for a picture.
+    fn image_token(&self) -> TokenId {
+        self.top.image_token_index.or(self.top.image_token_id).unwrap_or(IMAGE_TOKEN)
+    }
+
     pub(super) fn spec(&self, files: &ConfigFiles, architecture: &'static str) -> ModelSpec {
-        let token = self.top.image_token_index;
+        let token = self.image_token();
         ModelSpec {
             architecture,
             vocab_size: self.text.vocab_size,
@@ -292,7 +302,7 @@ fn covering(size: Size, side: u32) -> Size {
 
 /// The tokens around which a dummy model's tokenizer and template are made.
 pub(super) fn special_tokens(files: &ConfigFiles) -> Result<Vec<SpecialToken>> {
-    let mut tokens = vec![(Config::of(files)?.top.image_token_index, "<image>")];
+    let mut tokens = vec![(Config::of(files)?.image_token(), "<image>")];
     tokens.extend(eos_token_ids(files).first().map(|&id| (id, "</s>")));
     Ok(tokens)
 }

@@ -28,6 +28,23 @@ fn a_config_that_says_little_is_the_published_model() {
 }
 
 #[test]
+fn the_pictures_token_is_read_under_either_name() {
+    for (index, id, expected) in [
+        (json!(5), Value::Null, 5),
+        (Value::Null, json!(6), 6),
+        (json!(5), json!(5), 5),
+        (Value::Null, Value::Null, 32_000),
+    ] {
+        let mut config = published();
+        config["image_token_index"] = index;
+        config["image_token_id"] = id;
+        let files = files(config, Value::Null);
+        let spec = Config::of(&files).unwrap().spec(&files, FAMILY.architecture);
+        assert_eq!(spec.placeholders[0].token, expected);
+    }
+}
+
+#[test]
 fn layers_are_counted_from_either_end() {
     let cfg = Config::of(&files(published(), Value::Null)).unwrap();
     for (state, n_layers) in
