@@ -62,8 +62,8 @@ impl ChatTemplate {
     }
 
     /// Renders `messages`, a list of `{"role", "content"}` in JSON; a content is a string or a list
-    /// of parts such as `{"type": "text", "text"}` and `{"type": "image"}`. A template that shows the
-    /// words of parts only is given a string as a part.
+    /// of parts such as `{"type": "text", "text"}` and `{"type": "image"}`. A template that shows
+    /// the words of parts only is given a string as a part.
     ///
     /// In the result nothing tells the template's special tokens from those that a client wrote:
     /// what clients send goes through [`crate::tokenize_chat`].
