@@ -17,11 +17,12 @@ use transport_ucx::{UcxConfig, start};
 const PERFTEST_VARIABLE: &str = "TRIPTYCH_UCX_PERFTEST";
 
 /// What the transport sets, and the program to compare with must be told.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("UCX_CMA_MEMORY_INVALIDATE", "y"),
     ("UCX_MM_ERROR_HANDLING", "y"),
     ("UCX_MM_FIFO_SIZE", "256"),
     ("UCX_RNDV_SCHEME", "get_zcopy"),
+    ("UCX_TCP_PUT_ENABLE", "n"),
     ("UCX_MEM_EVENTS", "n"),
 ];
 
