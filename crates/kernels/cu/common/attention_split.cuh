@@ -15,10 +15,7 @@
 
 // Warps that read keys, and warps that put rows together.
 constexpr int READERS = 4;
-#ifndef SPLIT_MERGERS
-#define SPLIT_MERGERS 2
-#endif
-constexpr int MERGERS = SPLIT_MERGERS;
+constexpr int MERGERS = 2;
 constexpr int READER_THREADS = READERS * WARP;
 constexpr int SPLIT_THREADS = READER_THREADS + MERGERS * WARP;
 // How long they wait at a time for readers, so as not to take their turns.
@@ -65,15 +62,15 @@ __device__ __forceinline__ void tell_written(uint32_t *written) {
                  : "memory");
 }
 
-// Waits until it has been told so many times.
-__device__ __forceinline__ void wait_written(const uint32_t *written, uint32_t n_times) {
+// How many parts all reading warps have written their shares of, once there are more than `n_seen`.
+__device__ __forceinline__ uint32_t wait_written(const uint32_t *written, uint32_t n_seen) {
     while (true) {
         uint32_t n;
         asm volatile("ld.acquire.cta.shared.u32 %0, [%1];"
                      : "=r"(n)
                      : "r"(shared_address(written))
                      : "memory");
-        if (n >= n_times) return;
+        if (n / READERS > n_seen) return n / READERS;
         __nanosleep(MERGERS_NAP_NS);
     }
 }
@@ -412,12 +409,10 @@ __device__ __forceinline__ void read_parts(const AttentionArgs &args, T *shared,
         state.leave(reinterpret_cast<float *>(memory + free_step), meeting.scales[warp]);
         meet_readers();
         write_part<T, Shape, DIM>(args, tile, shared + free_step, meeting);
-        if (tile.entry.n_splits > 1) {
-            if (units.exists()) {
-                tell_written(&meeting.written);
-            } else {
-                finish_last<T, DIM>(args, tile, meeting);
-            }
+        if (units.exists()) {
+            tell_written(&meeting.written);
+        } else if (tile.entry.n_splits > 1) {
+            finish_last<T, DIM>(args, tile, meeting);
         }
         // Nobody brings a step to where others still read sums.
         meet_readers();
@@ -425,26 +420,40 @@ __device__ __forceinline__ void read_parts(const AttentionArgs &args, T *shared,
     wait_copies<0>();
 }
 
-// What the other warps do, part by part in turns: where it is the last of its row to be written,
-// they put that together.
+// What the other warps do, each for every so manieth of the block's parts but the last: they tell
+// that these have been written, as many at once as have been since the last time, and put together
+// the rows of which that was the last part.
 template <typename T, int DIM>
 __device__ __forceinline__ void merge_parts(const AttentionArgs &args,
                                             const SplitMeeting &meeting) {
-    const uint32_t warp = threadIdx.x / WARP - READERS;
-    uint32_t n_parts = 0;
-    for (SplitUnits units(args); units.has_next(); units.advance()) {
-        const SplitTile tile = units.tile();
-        if (tile.entry.n_splits == 1) continue;
-        n_parts++;
-        if (n_parts % MERGERS != warp) continue;
-        uint32_t is_last = 0;
-        if (threadIdx.x % WARP == 0) {
-            wait_written(&meeting.written, n_parts * READERS);
-            is_last = comes_last<SPLIT_HEADS>(args, tile);
-        }
-        is_last = __shfl_sync(ALL_LANES, is_last, 0);
+    const uint32_t warp = threadIdx.x / WARP - READERS, lane = threadIdx.x % WARP;
+    const uint32_t per_entry = args.n_kv_heads * split_tiles_of_row<SPLIT_HEADS>(args);
+    const uint32_t n_units = n_entries(args) * per_entry;
+    const uint32_t n_parts = blockIdx.x < n_units ? (n_units - 1 - blockIdx.x) / gridDim.x : 0;
+    for (uint32_t part = warp; part < n_parts;) {
+        const uint32_t n_written =
+            __shfl_sync(ALL_LANES, wait_written(&meeting.written, part), 0);
         __syncwarp();
-        if (is_last) put_together<T, DIM>(args, tile, 0, 1);
+        const uint32_t own = part + lane * MERGERS;
+        const uint32_t unit = blockIdx.x + own * gridDim.x;
+        uint4 raw = {0, 0, 0, 0};
+        bool is_last = false;
+        if (own < min(n_written, n_parts)) {
+            raw = work_entry(args, unit / per_entry);
+            const SplitTile tile = split_tile<SPLIT_HEADS>(args, unit, raw);
+            if (tile.entry.n_splits > 1) is_last = comes_last<SPLIT_HEADS>(args, tile);
+        }
+        __syncwarp();
+        for (uint32_t last = __ballot_sync(ALL_LANES, is_last); last != 0; last &= last - 1) {
+            const int at = __ffs(last) - 1;
+            const uint4 its_raw = {
+                __shfl_sync(ALL_LANES, raw.x, at), __shfl_sync(ALL_LANES, raw.y, at),
+                __shfl_sync(ALL_LANES, raw.z, at), __shfl_sync(ALL_LANES, raw.w, at)};
+            const uint32_t its_unit = __shfl_sync(ALL_LANES, unit, at);
+            put_together<T, DIM>(args, split_tile<SPLIT_HEADS>(args, its_unit, its_raw), 0, 1);
+        }
+        const uint32_t n_now = (min(n_written, n_parts) - part + MERGERS - 1) / MERGERS;
+        part += min(n_now, static_cast<uint32_t>(WARP)) * MERGERS;
     }
 }
 
