@@ -8,12 +8,12 @@ use crate::machine::{self, Memory};
 use crate::measure::{self, Questions, measure};
 use crate::progress::Progress;
 use crate::report::{self, HEAD, Line, StartTimes};
-use crate::rig::{Rig, Sizes, Stepping, blocks_for, tokens_in};
+use crate::rig::{PICTURES_BESIDE_MAX, Rig, Sizes, Stepping, blocks_for, tokens_in};
 use crate::rows::{Load, Row};
 use crate::target::Target;
 use crate::trace;
 use media::Size;
-use models::{Description, Model};
+use models::{Description, MediaPlan, Model};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
@@ -111,17 +111,18 @@ impl Plan {
         for &row in rows {
             let load = load_of(&row, description);
             match load.and_then(|load| Ok((load, limits.n_blocks(&row, &load)?))) {
-                Ok((load, n_blocks)) => plan.add((row, load), n_blocks),
+                Ok((load, n_blocks)) => plan.add((row, load), n_blocks, description),
                 Err(error) => plan.left_out.push((row, error.message)),
             }
         }
         Ok(plan)
     }
 
-    fn add(&mut self, (row, load): (Row, Load), n_blocks: usize) {
+    fn add(&mut self, (row, load): (Row, Load), n_blocks: usize, description: &Description) {
         self.sizes.n_blocks = self.sizes.n_blocks.max(n_blocks);
-        if row.picture_side().is_some() {
-            let n_rows = row.n_seqs() * load.prompt_len;
+        if let Some(plan) = row.picture_side().and_then(|side| plan(side, description).ok()) {
+            let n_pictures = row.n_seqs().max(PICTURES_BESIDE_MAX);
+            let n_rows = n_pictures * plan.n_tokens as usize;
             self.sizes.n_embedding_rows = self.sizes.n_embedding_rows.max(n_rows);
         }
         self.rows.push((row, load));
@@ -167,9 +168,12 @@ impl Limits {
 }
 
 fn load_of(row: &Row, description: &Description) -> Result<Load> {
-    let processor = &description.processor;
-    let plan = |side| processor.plan(MediaKind::Image, Size::new(side, side), "{}");
-    measure::load(row, plan)
+    measure::load(row, |side| plan(side, description))
+}
+
+/// How a square picture is seen.
+fn plan(side: u32, description: &Description) -> Result<MediaPlan> {
+    description.processor.plan(MediaKind::Image, Size::new(side, side), "{}")
 }
 
 /// A measurement under way.

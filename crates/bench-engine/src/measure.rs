@@ -7,6 +7,8 @@ use crate::rows::{Load, Row};
 use media::{Image, Size};
 use models::ModelSpec;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use types::media::MediaKind;
 use types::{Error, Result, TokenId};
 
@@ -21,6 +23,8 @@ pub(crate) struct Measured {
     pub(crate) load: Load,
     /// In the row's unit, one for each run.
     pub(crate) values: Vec<f64>,
+    /// Pictures that the tower saw beside it a second, one figure for each run.
+    pub(crate) pictures_per_s: Vec<f64>,
     pub(crate) answers: Agreement,
 }
 
@@ -122,15 +126,17 @@ pub(crate) fn measure(
     let mut asked = Asked::new(rig, questions, row)?;
     let mut answers = Agreement::default();
     let mut values = Vec::with_capacity(n_runs);
+    let mut pictures_per_s = Vec::new();
     for run in 0..=n_runs {
         progress.at(&format!("{row}, run {run} of {n_runs}"));
-        let value = asked.run(&mut answers)?;
+        let (value, rate) = asked.run_beside(&mut answers)?;
         if run > 0 {
             values.push(value);
+            pictures_per_s.extend(rate);
         }
         progress.step();
     }
-    Ok(Measured { row, load, values, answers })
+    Ok(Measured { row, load, values, pictures_per_s, answers })
 }
 
 /// The requests of a row, and what was answered first.
@@ -140,13 +146,15 @@ struct Asked<'a> {
     asks: Vec<Ask>,
     /// The same with shorter answers, for the time that is taken off.
     shorter: Vec<Ask>,
+    /// The picture that the tower sees meanwhile.
+    beside: Option<Ask>,
     first_answers: Option<Vec<Vec<TokenId>>>,
 }
 
 impl<'a> Asked<'a> {
     fn new(rig: &'a Rig, questions: &Questions<'_>, row: Row) -> Result<Self> {
         let (asks, shorter) = match row {
-            Row::Decode { batch, context, from, to } => {
+            Row::Decode { batch, context, from, to, .. } => {
                 (questions.texts(batch, context, to), questions.texts(batch, context, from))
             }
             Row::Prefill { batch, len } => (questions.texts(batch, len, 1), Vec::new()),
@@ -155,14 +163,31 @@ impl<'a> Asked<'a> {
                 (questions.pictures(n, side, n_tokens)?, Vec::new())
             }
         };
-        Ok(Self { rig, row, asks, shorter, first_answers: None })
+        let beside = match row {
+            Row::Decode { beside: Some(side), .. } => questions.pictures(1, side, 1)?.pop(),
+            _ => None,
+        };
+        Ok(Self { rig, row, asks, shorter, beside, first_answers: None })
+    }
+
+    /// [`Self::run`], and how many pictures a second the tower saw meanwhile.
+    fn run_beside(&mut self, answers: &mut Agreement) -> Result<(f64, Option<f64>)> {
+        let Some(ask) = self.beside.clone() else { return Ok((self.run(answers)?, None)) };
+        let (rig, is_over, began) = (self.rig, AtomicBool::new(false), Instant::now());
+        std::thread::scope(|scope| {
+            let shown = scope.spawn(|| rig.show_until(&ask, &is_over));
+            let value = self.run(answers);
+            is_over.store(true, Ordering::Relaxed);
+            let n_shown = shown.join().map_err(|_| Error::internal("nobody shows pictures"))??;
+            Ok((value?, Some(n_shown as f64 / began.elapsed().as_secs_f64())))
+        })
     }
 
     /// The row's figure, in its unit.
     fn run(&mut self, answers: &mut Agreement) -> Result<f64> {
-        let round = match self.row.picture_side() {
-            None => self.rig.at_once(&self.asks)?,
-            Some(_) => self.rig.with_pictures(&self.asks)?,
+        let round = match self.row {
+            Row::Decode { .. } | Row::Prefill { .. } => self.rig.at_once(&self.asks)?,
+            Row::Image { .. } | Row::Images { .. } => self.rig.with_pictures(&self.asks)?,
         };
         self.compare(&round, answers);
         let seconds = round.elapsed.as_secs_f64();

@@ -39,14 +39,18 @@ impl Line {
 
     /// The row of the table, under [`HEAD`].
     pub(crate) fn text(&self) -> String {
-        let Measured { row, values, answers, .. } = &self.measured;
+        let Measured { row, values, pictures_per_s, answers, .. } = &self.measured;
         let unit = row.unit();
+        let beside = match pictures_per_s.is_empty() {
+            true => String::new(),
+            false => format!(", beside {} pictures/s", figure(median(pictures_per_s))),
+        };
         let same = match answers.is_complete() {
             true => "same".to_owned(),
             false => format!("{} of {} same", answers.n_same, answers.n),
         };
         format!(
-            "{:<17} {:>10} {unit:<5} ±{:>5.1} % {:>10} {unit:<5} {:>5.1} %  {:<24} {same}",
+            "{:<17} {:>10} {unit:<5} ±{:>5.1} % {:>10} {unit:<5} {:>5.1} %  {:<24} {same}{beside}",
             row.to_string(),
             figure(median(values)),
             spread(values) * 100.0,
@@ -57,13 +61,14 @@ impl Line {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let Measured { row, values, answers, load } = &self.measured;
+        let Measured { row, values, pictures_per_s, answers, load } = &self.measured;
         json!({
             "name": row.to_string(),
             "unit": row.unit(),
             "median": median(values),
             "runs": values,
             "spread": spread(values),
+            "pictures_per_s_beside": pictures_per_s,
             "ceiling": self.best(),
             "share": self.share(),
             "bound_by": self.floor.bound_by,

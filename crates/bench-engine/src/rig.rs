@@ -6,7 +6,7 @@ use media::{Image, Size};
 use models::{Description, MediaPlan, Model};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use tensor::Device;
@@ -27,6 +27,8 @@ const MIN_PIECE_TOKENS: usize = 64;
 /// Patches and pictures of one run of the tower.
 const ENCODER_PATCHES_MAX: usize = 16384;
 const ENCODER_ITEMS_MAX: usize = 64;
+/// Pictures that the tower has or that wait for it while others are beside it.
+pub(crate) const PICTURES_BESIDE_MAX: usize = 2;
 /// Threads that prepare pictures, as those of a worker do.
 const PREPARING_THREADS_MAX: usize = 16;
 
@@ -242,6 +244,36 @@ impl Rig {
             Err(error) => tell(&failed, Told::Failed(error)),
         };
         self.engine.encode(job, Box::new(supply))
+    }
+
+    /// Shows the picture of `ask` to the tower again and again, so that it always has another one
+    /// to see, until `is_over`; gives how often.
+    ///
+    /// Errors: the tower failed.
+    pub(crate) fn show_until(&self, ask: &Ask, is_over: &AtomicBool) -> Result<usize> {
+        let image = ask.picture.as_ref().ok_or_else(|| Error::internal("no picture"))?;
+        let plan = plan(&self.description, image.size())?;
+        let media = self.description.processor.prepare(image, &plan, "{}")?;
+        let n_bytes = plan.n_tokens as usize * self.engine.n_row_bytes();
+        let (sender, receiver) = channel();
+        let (mut n_shown, mut n_ended) = (0, 0);
+        while !is_over.load(Ordering::Relaxed) || n_ended < n_shown {
+            while !is_over.load(Ordering::Relaxed) && n_shown - n_ended < PICTURES_BESIDE_MAX {
+                let id = RequestId(u128::from(self.n_asked.fetch_add(1, Ordering::Relaxed)));
+                let rows = self.engine.embeddings().alloc(n_bytes);
+                let rows = rows.ok_or_else(|| Error::internal("no memory for a picture's rows"))?;
+                let media = media.clone();
+                let job = EncodeJob { id, item_idx: 0, media, rows, used: Used::Elsewhere };
+                let sender = sender.clone();
+                let told = move |rows: Result<_>| drop(sender.send(rows.map(|_| ())));
+                self.engine.encode(job, Box::new(told))?;
+                n_shown += 1;
+            }
+            let seen = receiver.recv_timeout(ANSWER_DEADLINE);
+            seen.map_err(|_| Error::new(ErrorKind::Timeout, "the tower did not answer"))??;
+            n_ended += 1;
+        }
+        Ok(n_shown)
     }
 
     fn request(&self, prompt: ExpandedPrompt, n_tokens: u32) -> SeqRequest {

@@ -18,7 +18,7 @@ const NUMBER_MAX: usize = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Row {
     /// A step of `batch` sequences behind prompts of `context` tokens: the time of answers of `to`
-    /// tokens less that of `from` tokens, a step.
+    /// tokens less that of `from` tokens, a step; while the tower sees pictures, if there are any.
     Decode {
         /// Sequences.
         batch: usize,
@@ -28,6 +28,8 @@ pub enum Row {
         from: u32,
         /// Tokens of the longer answers.
         to: u32,
+        /// Width and height in pixels of pictures that the tower sees one after another meanwhile.
+        beside: Option<u32>,
     },
     /// The first tokens of `batch` prompts of `len` tokens that come at once.
     Prefill {
@@ -71,6 +73,7 @@ const ROWS: &[&str] = &[
     "decode-256",
     "decode-32x4096",
     "decode-64x4096",
+    "decode-64+1008",
     "prefill-1x128",
     "prefill-1x1024",
     "prefill-1x2048",
@@ -141,10 +144,11 @@ impl Row {
         }
     }
 
-    /// Width and height of its pictures.
+    /// Width and height of its pictures, or of those beside it.
     pub(crate) fn picture_side(&self) -> Option<u32> {
         match *self {
-            Self::Decode { .. } | Self::Prefill { .. } => None,
+            Self::Decode { beside, .. } => beside,
+            Self::Prefill { .. } => None,
             Self::Image { side } | Self::Images { side, .. } => Some(side),
         }
     }
@@ -156,7 +160,8 @@ impl FromStr for Row {
     fn from_str(name: &str) -> Result<Self> {
         let parsed = name.split_once('-').and_then(|(group, sizes)| parse(group, sizes));
         parsed.ok_or_else(|| {
-            let known = "decode-8, decode-64x4096, prefill-16x2048, image-336, images-64x336";
+            let known = "decode-8, decode-64x4096, decode-64+1008, prefill-16x2048, image-336, \
+                         images-64x336";
             Error::invalid(format!(
                 "--rows {name}: expected decode, prefill, image, images, or a \
                                     row such as {known}"
@@ -167,8 +172,12 @@ impl FromStr for Row {
 
 fn parse(group: &str, sizes: &str) -> Option<Row> {
     let number = |text: &str| text.parse().ok().filter(|n| (1..=NUMBER_MAX).contains(n));
+    let (sizes, beside) = match sizes.split_once('+') {
+        Some((sizes, side)) if group == "decode" => (sizes, Some(number(side)? as u32)),
+        _ => (sizes, None),
+    };
     let sizes: Vec<usize> = sizes.split('x').map(number).collect::<Option<_>>()?;
-    let decode = |batch, context, (from, to)| Row::Decode { batch, context, from, to };
+    let decode = |batch, context, (from, to)| Row::Decode { batch, context, from, to, beside };
     match (group, sizes[..].iter().as_slice()) {
         ("decode", &[batch]) => Some(decode(batch, PROMPT_LEN, SPAN_SHORT)),
         ("decode", &[batch, context]) => Some(decode(batch, context, SPAN_LONG)),
@@ -182,10 +191,13 @@ fn parse(group: &str, sizes: &str) -> Option<Row> {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Decode { batch, context, from, to } if (from, to) == SPAN_LONG => {
-                write!(f, "decode-{batch}x{context}")
+            Self::Decode { batch, context, from, to, beside } => {
+                write!(f, "decode-{batch}")?;
+                if (from, to) == SPAN_LONG {
+                    write!(f, "x{context}")?;
+                }
+                beside.map_or(Ok(()), |side| write!(f, "+{side}"))
             }
-            Self::Decode { batch, .. } => write!(f, "decode-{batch}"),
             Self::Prefill { batch, len } => write!(f, "prefill-{batch}x{len}"),
             Self::Image { side } => write!(f, "image-{side}"),
             Self::Images { n, side, .. } => write!(f, "images-{n}x{side}"),
@@ -206,15 +218,25 @@ mod tests {
     fn rows_have_names_and_names_rows() {
         assert_eq!(names(&[]), ROWS);
         assert_eq!(names(&["image"]), ["image-336", "image-672", "image-1008"]);
-        assert_eq!(names(&["decode"]).len(), 8);
-        let thin = ["decode-2", "decode-3x70", "prefill-2x9", "image-56", "images-3x28"];
+        assert_eq!(names(&["decode"]).len(), 9);
+        let thin =
+            ["decode-2", "decode-3x70", "decode-4x70+56", "prefill-2x9", "image-56", "images-3x28"];
         assert_eq!(names(&thin), thin);
         assert_eq!(names(&["prefill-1x128", "images"]).len(), 3);
     }
 
     #[test]
     fn other_names_are_refused_in_words() {
-        for name in ["", "decode-", "decode-0", "decode-1x2x3", "image-1x2", "speed", "images-4"] {
+        for name in [
+            "",
+            "decode-",
+            "decode-0",
+            "decode-1x2x3",
+            "image-1x2",
+            "image-1+2",
+            "speed",
+            "images-4",
+        ] {
             let error = Row::selected(&[name.to_owned()]).unwrap_err();
             assert!(error.message.contains("decode-64x4096"), "{name}: {error}");
         }

@@ -2,7 +2,7 @@
 //! compiler then names every operation that must learn of it.
 
 use crate::arena::Arena;
-use crate::cuda::{Cuda, CudaOptions};
+use crate::cuda::{Cuda, CudaOptions, Urgency};
 use crate::dtype::DType;
 use crate::threads::Threads;
 use std::fmt;
@@ -41,10 +41,10 @@ impl Device {
     /// stream; the processor is its own.
     ///
     /// Errors: the driver refuses.
-    pub fn another_lane(&self) -> Result<Self> {
+    pub fn another_lane(&self, urgency: Urgency) -> Result<Self> {
         match self {
             Self::Cpu(threads) => Ok(Self::Cpu(Arc::clone(threads))),
-            Self::Cuda(cuda) => Ok(Self::Cuda(cuda.another_lane()?)),
+            Self::Cuda(cuda) => Ok(Self::Cuda(cuda.another_lane(urgency)?)),
         }
     }
 

@@ -9,7 +9,7 @@ use models::{Description, Model};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tensor::Device;
-use tensor::cuda::Cuda;
+use tensor::cuda::{Cuda, Urgency};
 use types::{Error, ErrorKind, Result};
 
 /// What is taken later and cannot be tried before: recorded steps, samplers, the driver's own.
@@ -57,8 +57,8 @@ pub(crate) fn share_out(
     let mut lanes = Vec::with_capacity(roles.len());
     for (idx, &role) in roles.iter().enumerate() {
         let first = Device::Cuda(Arc::clone(cuda));
-        let tower = first.another_lane()?;
-        let steps = if idx == 0 { first } else { first.another_lane()? };
+        let tower = first.another_lane(Urgency::Later)?;
+        let steps = if idx == 0 { first } else { first.another_lane(Urgency::Now)? };
         let own = Lanes { steps, tower: Some(tower) };
         try_out(&own, (model, limits), role, (config, description)).map_err(too_small)?;
         lanes.push(own);

@@ -7,7 +7,7 @@ use planes::{Memory, Region};
 use planes_mem::CopyByGpu;
 use std::sync::Arc;
 use tensor::Device;
-use tensor::cuda::Cuda;
+use tensor::cuda::{Cuda, Urgency};
 use types::{Error, Result};
 
 /// Refuses workers that would have to send the memory of their device to other processes, where
@@ -41,7 +41,7 @@ pub(crate) fn check_gpu(crew: &Crew) -> Result<()> {
 pub(crate) fn copier(device: Option<&Device>) -> Result<Option<Arc<CopyByGpu>>> {
     let Some(Device::Cuda(cuda)) = device else { return Ok(None) };
     // A lane of its own, so that copies wait for no step.
-    let lane = cuda.another_lane()?;
+    let lane = cuda.another_lane(Urgency::Now)?;
     Ok(Some(Arc::new(move |pairs: &[(Region, Region)]| {
         let begun: Result<()> = pairs.iter().try_for_each(|pair| begin(&lane, *pair));
         // Also after a failure: what has begun must not land later.

@@ -7,7 +7,7 @@ use super::{Launched, StepWork};
 use crate::config::EngineConfig;
 use models::{Model, Positions, PreparedMedia};
 use std::sync::Arc;
-use tensor::cuda::Event;
+use tensor::cuda::{Event, Urgency};
 use tensor::ops::sample::Sampled;
 use tensor::ops::{copy_blocks, copy_to_range};
 use tensor::{Device, KvPool, SlabRange};
@@ -45,7 +45,7 @@ impl ModelRunner {
         device.synchronize()?;
         let tower = match &cfg.tower {
             Some(lane) => lane.clone(),
-            None => device.another_lane()?,
+            None => device.another_lane(Urgency::Later)?,
         };
         Ok(Self { model, device, tower, kv, steps })
     }

@@ -23,7 +23,7 @@ pub use context::{Context, MemoryInfo};
 pub use installed::{driver_version, is_blas_installed};
 pub use launch::{Arg, Grid};
 pub use pinned::Pinned;
-pub use stream::{Event, Graph, Stream};
+pub use stream::{Event, Graph, Stream, Urgency};
 pub use trace::TracedLaunch;
 
 pub(crate) use blas::{Gemm, Shape as GemmShape, Workspace};
@@ -73,18 +73,18 @@ impl Cuda {
         if !matches!(options.compute, DType::F32 | DType::Bf16 | DType::F16) {
             return Err(Error::invalid("a GPU computes in f32, bf16 or f16"));
         }
-        Self::on(Context::open(options.ordinal)?, options)
+        Self::on(Context::open(options.ordinal)?, options, Urgency::Now)
     }
 
     /// Another lane of the same GPU, with a stream and scratch memory of its own.
     ///
     /// Errors: the driver refuses.
-    pub fn another_lane(&self) -> Result<Arc<Self>> {
-        Self::on(Arc::clone(&self.context), self.options)
+    pub fn another_lane(&self, urgency: Urgency) -> Result<Arc<Self>> {
+        Self::on(Arc::clone(&self.context), self.options, urgency)
     }
 
-    fn on(context: Arc<Context>, options: CudaOptions) -> Result<Arc<Self>> {
-        let stream = Stream::new(&context)?;
+    fn on(context: Arc<Context>, options: CudaOptions, urgency: Urgency) -> Result<Arc<Self>> {
+        let stream = Stream::new(&context, urgency)?;
         let (blas, loading) = (Blas::default(), Loading::default());
         let scratch = Scratch::new(&context);
         Ok(Arc::new(Self { context, stream, scratch, options, blas, loading }))

@@ -12,6 +12,15 @@ pub struct Stream {
     raw: sys::CUstream,
 }
 
+/// Whose work a GPU begins first, where several streams have some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody waits for each of its results.
+    Now,
+    /// May wait for whatever is more urgent.
+    Later,
+}
+
 /// A point in a stream's work.
 pub struct Event {
     context: Arc<Context>,
@@ -40,10 +49,21 @@ impl Stream {
     /// A stream of its own order.
     ///
     /// Errors: the driver refuses.
-    pub fn new(context: &Arc<Context>) -> Result<Self> {
+    pub fn new(context: &Arc<Context>, urgency: Urgency) -> Result<Self> {
         context.bind()?;
-        let raw = result::stream::create(result::stream::StreamKind::NonBlocking);
-        Ok(Self { raw: checked(raw, "make a stream")?, context: Arc::clone(context) })
+        let (mut least, mut greatest, mut raw) = (0, 0, std::ptr::null_mut());
+        // SAFETY: the numbers are written before it returns.
+        let range = unsafe { sys::cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest) };
+        checked(range.result(), "tell how urgent streams may be")?;
+        let priority = match urgency {
+            Urgency::Now => greatest,
+            Urgency::Later => least,
+        };
+        let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the handle is written before it returns.
+        let made = unsafe { sys::cuStreamCreateWithPriority(&raw mut raw, flags, priority) };
+        checked(made.result(), "make a stream")?;
+        Ok(Self { raw, context: Arc::clone(context) })
     }
 
     /// The driver's handle.
