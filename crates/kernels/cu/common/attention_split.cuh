@@ -383,6 +383,8 @@ __device__ __forceinline__ void read_parts(const AttentionArgs &args, T *shared,
     T *memory = shared + warp * Shape::WARP_ELEMENTS;
     SplitUnits units(args);
     SplitCopies<T, DIM, STEPS, IN_VECTORS> copies(units, memory);
+    // Lists and tables are there before any kernel of a step begins; keys and queries are not.
+    wait_for_predecessor();
 #pragma unroll
     for (int step = 0; step < STEPS - 1; step++) copies.start(step);
     SplitQueries<T, DIM, IN_VECTORS> queries, next_queries;
@@ -426,6 +428,7 @@ __device__ __forceinline__ void read_parts(const AttentionArgs &args, T *shared,
 template <typename T, int DIM>
 __device__ __forceinline__ void merge_parts(const AttentionArgs &args,
                                             const SplitMeeting &meeting) {
+    wait_for_predecessor();
     const uint32_t warp = threadIdx.x / WARP - READERS, lane = threadIdx.x % WARP;
     const uint32_t per_entry = args.n_kv_heads * split_tiles_of_row<SPLIT_HEADS>(args);
     const uint32_t n_units = n_entries(args) * per_entry;

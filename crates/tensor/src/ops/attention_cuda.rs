@@ -172,6 +172,9 @@ fn run_splits(
     let grid = plan.grid(1);
     let n_resident = cuda.blocks_per_multiprocessor(plan.module, &plan.name, grid)?
         * cuda.context().n_multiprocessors();
+    if dtype != DType::F32 && cuda.context().compute_capability() >= (9, 0) {
+        return plan.launch_early(cuda, n_units.min(n_resident), &args);
+    }
     plan.launch(cuda, n_units.min(n_resident), &args)
 }
 
@@ -239,6 +242,12 @@ impl Plan {
     fn launch(&self, cuda: &Cuda, n_blocks: usize, args: &Args) -> Result<()> {
         let args = [Arg::Bytes(bytemuck::bytes_of(args))];
         cuda.launch(self.module, &self.name, self.grid(n_blocks), &args)
+    }
+
+    /// The same for a kernel that waits by itself for the one before it.
+    fn launch_early(&self, cuda: &Cuda, n_blocks: usize, args: &Args) -> Result<()> {
+        let args = [Arg::Bytes(bytemuck::bytes_of(args))];
+        cuda.launch_early((self.module, &self.name), self.grid(n_blocks), 1, &args)
     }
 }
 
