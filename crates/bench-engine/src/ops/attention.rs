@@ -13,8 +13,21 @@ use tensor::{Device, KvLayout, KvPool, Tensor};
 use types::Result;
 
 /// Sequences and their keys.
-const DECODE: &[(usize, usize)] =
-    &[(1, 128), (1, 4096), (8, 1024), (64, 256), (32, 4096), (64, 4096), (256, 256)];
+const DECODE: &[(usize, usize)] = &[
+    (1, 128),
+    (1, 1024),
+    (1, 4096),
+    (8, 128),
+    (8, 1024),
+    (8, 4096),
+    (16, 4096),
+    (32, 4096),
+    (64, 128),
+    (64, 256),
+    (64, 1024),
+    (64, 4096),
+    (256, 256),
+];
 /// Prompts and their tokens.
 const PREFILL: &[(usize, usize)] = &[(1, 128), (1, 1024), (1, 2048), (1, 8192), (16, 2048)];
 /// Pictures of 336², 672² and 1008².
