@@ -39,7 +39,7 @@ pub struct TcpConfig {
     /// Where to listen; port 0 is any free one.
     pub listen: SocketAddr,
     /// The host by which peers reach us: a name or an address. Without one it is the address we
-    /// listen on; where that is any, the one of the way out of this machine; else 127.0.0.1.
+    /// listen on; where that is any, the one of the way out of this machine; else the loopback's.
     pub advertise: Option<String>,
     /// What peers must prove to have.
     pub key: ClusterKey,
