@@ -77,8 +77,8 @@ impl Arg<'_> {
 enum Start {
     /// When what was given before is done.
     InOrder,
-    /// When all blocks of the kernel before have started and allow it. Blocks come in clusters of so
-    /// many in y, which see each other's shared memory.
+    /// When all blocks of the kernel before have started and allow it. Blocks come in clusters of
+    /// so many in y, which see each other's shared memory.
     Early(u32),
 }
 
