@@ -7,6 +7,7 @@
 # FOLDER can be carried anywhere; the machine with the GPU needs bash, xz, NVIDIA's driver and
 # libcublasLt.
 # TRIPTYCH_KERNELS_DIR there names a folder of kernels, compiled by nvcc alone, to use instead.
+# TRIPTYCH_TEST_REPEATS says how often an operation runs, whose bits must not change (2).
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "$0")"

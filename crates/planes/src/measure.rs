@@ -2,7 +2,7 @@
 //!
 //! Ours and theirs take turns, several times, so that whatever else the machine does meets both
 //! alike; a figure is the median of its turns. The program that measures is also the owner of the
-//! memory: it starts itself again with the word [`LEND`].
+//! memory: it starts itself again with the word `lend`.
 //!
 //! Must not know which transport it measures. Nothing here passes or fails by a figure; bytes that
 //! are wrong end the program.

@@ -151,12 +151,6 @@ impl Event {
     }
 
     /// Whether what it marks is done.
-    pub fn is_done(&self) -> bool {
-        // SAFETY: the event lives as long as `self`.
-        self.context.bind().is_ok() && unsafe { result::event::query(self.raw) }.is_ok()
-    }
-
-    /// Whether what it marks is done; unlike [`Self::is_done`] it tells failure from delay.
     ///
     /// Errors: something failed on the way.
     pub fn has_come(&self) -> Result<bool> {

@@ -6,7 +6,7 @@ use crate::kv::KvLayout;
 use crate::ops::attention::{attention_packed, attention_paged};
 use crate::ops::blocks::fill_blocks;
 use crate::ops::cases::Random;
-use crate::ops::gpu_cases::{assert_near, gpus, rounded, twice, widened};
+use crate::ops::gpu_cases::{assert_near, gpus, repeated, rounded, widened};
 use crate::ops::kv_write::kv_write;
 use crate::ops::pack::{Pack, Packed};
 use crate::ops::paged::{PagedParts, SeqRows};
@@ -102,11 +102,11 @@ impl Rig {
         attention_paged(&self.device, q, self.shape.n_heads, kv, rows).unwrap()
     }
 
-    /// Attention of the last `n` rows of some sequences as one step, run twice.
+    /// Attention of the last `n` rows of some sequences as one step, repeated.
     fn run(&self, rows: &[(usize, usize)]) -> Vec<f32> {
         let q = self.queries(rows);
         let rows = PagedRows::new(&self.device, &self.seqs(rows)).unwrap();
-        twice(&self.device, || self.attend(&q, &rows))
+        repeated(&self.device, || self.attend(&q, &rows))
     }
 
     fn expected(&self, rows: &[(usize, usize)]) -> Vec<f64> {
@@ -295,7 +295,7 @@ fn cuda_rows_without_keys_become_zeros() {
         let mut counts = vec![0, 17];
         counts.extend((0..20).map(|row| if row % 3 == 0 { 0 } else { row + 1 }));
         let paged = with_counts(&rig, &rows, &counts, 100);
-        let got = twice(&device, || rig.attend(&q, &paged));
+        let got = repeated(&device, || rig.attend(&q, &paged));
         for (row, got) in got.chunks(7 * 80).enumerate() {
             let is_zero = got.iter().all(|&value| value == 0.0);
             assert_eq!(is_zero, counts[row] == 0, "row {row}");
@@ -376,7 +376,7 @@ fn check_packed(device: &Device, (segments, n_heads, dim): (&[usize], usize, usi
     let on_device = qkv.to_device(device).unwrap();
     let run = |qkv: &Tensor, segments: &[usize]| {
         let segments = Segments::new(device, segments).unwrap();
-        twice(device, || attention_packed(device, qkv, n_heads, &segments).unwrap())
+        repeated(device, || attention_packed(device, qkv, n_heads, &segments).unwrap())
     };
     let got = run(&on_device, segments);
     assert_near(dtype, &got, &expected, &format!("{segments:?}, {n_heads} heads of {dim}"));

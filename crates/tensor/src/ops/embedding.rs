@@ -61,7 +61,7 @@ fn run_cuda(device: &Device, cuda: &Cuda, table: &Weight, tokens: &Tensor) -> Re
 mod tests {
     use super::*;
     use crate::ops::cases::{Random, pack_one};
-    use crate::ops::gpu_cases::{gpus, twice};
+    use crate::ops::gpu_cases::{gpus, repeated};
     use crate::ops::weight::{Arrangement, Matrix};
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
                 let mut tokens: Vec<u32> = (0..50).map(|i| (i * 7 % n_rows) as u32).collect();
                 tokens.extend([n_rows as u32, u32::MAX]);
                 let ids = Tensor::from_slice(&[52], &tokens).to_device(&device).unwrap();
-                let got = twice(&device, || embedding(&device, &table, &ids).unwrap());
+                let got = repeated(&device, || embedding(&device, &table, &ids).unwrap());
                 let row = |token: &u32| match values.get(*token as usize * n_columns..) {
                     Some(rest) if !rest.is_empty() => rest[..n_columns].to_vec(),
                     _ => vec![0.0; n_columns],

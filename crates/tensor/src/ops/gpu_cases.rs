@@ -14,16 +14,26 @@ pub(super) fn gpus() -> Vec<Device> {
     COMPUTE.into_iter().map_while(cuda_device).collect()
 }
 
-/// The result of `run`, widened, after checking that a second run gives the same bits; whatever is
-/// left unwritten is NaN in both.
-pub(super) fn twice(device: &Device, mut run: impl FnMut() -> Tensor) -> Vec<f32> {
+/// Runs of a case; `TRIPTYCH_TEST_REPEATS` asks for another number.
+const N_RUNS: usize = 2;
+
+/// The result of `run`, widened, after checking that it has the same bits each time; whatever is
+/// left unwritten is NaN, which no comparison takes for a result.
+pub(super) fn repeated(device: &Device, mut run: impl FnMut() -> Tensor) -> Vec<f32> {
     let mut once = || {
         poison(device);
         run().to_host(device).unwrap()
     };
-    let (first, second) = (once(), once());
-    assert_eq!(first.bytes(), second.bytes(), "two runs with other bits");
+    let first = once();
+    for _ in 1..n_runs() {
+        assert_eq!(first.bytes(), once().bytes(), "two runs with other bits");
+    }
     widened(&first)
+}
+
+fn n_runs() -> usize {
+    let asked = std::env::var("TRIPTYCH_TEST_REPEATS").ok();
+    asked.map_or(N_RUNS, |n| n.parse().expect("TRIPTYCH_TEST_REPEATS is a number"))
 }
 
 /// Fills free scratch memory with NaN.

@@ -4,7 +4,7 @@
 use super::*;
 use crate::cuda::{CudaOptions, GemmChoices};
 use crate::ops::cases::{Random, cuda_device};
-use crate::ops::gpu_cases::{COMPUTE, assert_near, gpus, poison, rounded, twice, widened};
+use crate::ops::gpu_cases::{COMPUTE, assert_near, gpus, poison, repeated, rounded, widened};
 use crate::ops::linear_cuda_skinny::{self, Kernel, Plan};
 use crate::ops::weight::{Arrangement, Matrix};
 use crate::ops::{linear, linear_add, linear_f32, rms_norm};
@@ -115,7 +115,7 @@ fn ways(device: &Device, case: &Case) -> Vec<Way> {
 fn product(device: &Device, case: &Case, way: Way, finish: Finish, dtype: DType) -> Vec<f32> {
     let columns = case.weight.n() / if finish.is_gated() { 2 } else { 1 };
     let shape = [case.x.n_rows(), columns];
-    twice(device, || {
+    repeated(device, || {
         let mut y = match finish {
             Finish::Add => {
                 let ones = vec![1.0_f32; shape[0] * shape[1]];
@@ -270,7 +270,7 @@ fn cuda_plans_agree() {
 }
 
 fn planned(device: &Device, cuda: &Cuda, case: &Case, plan: Plan) -> Vec<f32> {
-    twice(device, || {
+    repeated(device, || {
         let shape = [case.x.n_rows(), case.weight.n()];
         let mut y = Tensor::scratch_on(device, DType::F32, &shape).unwrap();
         let (operands, finish) = ((&case.x, &case.weight), Finish::Write(Activation::None));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ops::cases::{Random, assert_close, bits, everywhere};
-use crate::ops::gpu_cases::{assert_near, gpus, rounded, twice, widened};
+use crate::ops::gpu_cases::{assert_near, gpus, repeated, rounded, widened};
 
 /// Rows and columns: around the vector width, real widths, more than a task.
 const CASES: &[(usize, usize)] =
@@ -86,7 +86,7 @@ const CUDA_CASES: &[(usize, usize)] = &[
 fn check_cuda(device: &Device, size: (usize, usize), is_layer_norm: bool) {
     let (x, [weight, bias], expected) = case(size, is_layer_norm);
     let [x, weight, bias] = [&x, &weight, &bias].map(|tensor| tensor.to_device(device).unwrap());
-    let y = twice(device, || match is_layer_norm {
+    let y = repeated(device, || match is_layer_norm {
         true => layer_norm(device, &x, &weight, &bias, EPSILON).unwrap(),
         false => rms_norm(device, &x, &weight, EPSILON).unwrap(),
     });
@@ -155,7 +155,7 @@ fn cuda_heads_are_normalised_and_the_others_left() {
         for &size in HEAD_CASES {
             let (x, weight, heads, expected) = head_case(&device, size);
             let weight = weight.to_device(&device).unwrap();
-            let y = twice(&device, || {
+            let y = repeated(&device, || {
                 let mut x = x.to_device(&device).unwrap();
                 rms_norm_heads(&device, &mut x, &weight, EPSILON, heads.clone()).unwrap();
                 x

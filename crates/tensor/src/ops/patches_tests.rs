@@ -1,7 +1,7 @@
 //! Cases of patches: every element where the contract says.
 
 use super::*;
-use crate::ops::gpu_cases::{gpus, twice};
+use crate::ops::gpu_cases::{gpus, repeated};
 use half::{bf16, f16};
 
 const PLAIN: Normalisation = Normalisation { rescale: 1.0, mean: [0.0; 3], std: [1.0; 3] };
@@ -92,7 +92,7 @@ fn cuda_elements_are_those_of_the_processor() {
                 DType::F16 => f16::from_f32(value).to_f32(),
                 DType::F32 | DType::U8 | DType::U32 => value,
             });
-            let got = twice(&device, || cut(&device));
+            let got = repeated(&device, || cut(&device));
             assert_eq!(got, rounded.collect::<Vec<f32>>(), "{grid:?}");
         }
     }

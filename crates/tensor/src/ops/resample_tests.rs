@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ops::cases::{Random, assert_close};
-use crate::ops::gpu_cases::{COMPUTE, assert_near, gpus, rounded, twice, widened};
+use crate::ops::gpu_cases::{COMPUTE, assert_near, gpus, repeated, rounded, widened};
 
 /// Grids, size before and after, channels: one, real ones (LLaVA-OneVision's videos, Gemma 3),
 /// enlarged, not multiples.
@@ -100,7 +100,7 @@ fn cuda_grids_are_resampled() {
             for &case in CASES {
                 let x = input(dtype, case);
                 let on_device = x.to_device(&device).unwrap();
-                let y = twice(&device, || run(&device, method, &on_device, case.2).unwrap());
+                let y = repeated(&device, || run(&device, method, &on_device, case.2).unwrap());
                 let expected = reference(method, &widened(&x), case);
                 assert_near(dtype, &y, &expected, &format!("{method:?} {case:?}"));
             }

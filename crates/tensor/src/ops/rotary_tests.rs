@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ops::cases::{Random, assert_close, bits, everywhere};
-use crate::ops::gpu_cases::{assert_near, gpus, poison, rounded, twice, widened};
+use crate::ops::gpu_cases::{assert_near, gpus, poison, repeated, rounded, widened};
 
 /// Rows, heads in a row, half a head: odd, real (32, 36, 40, 64), more than a task.
 const CASES: &[(usize, usize, usize)] = &[
@@ -79,7 +79,7 @@ fn check_cuda(device: &Device, form: Form, size: (usize, usize, usize)) {
     let [cos, sin] =
         [&case.angles.cos, &case.angles.sin].map(|angles| angles.to_device(device).unwrap());
     let angles = Angles { cos, sin };
-    let y = twice(device, || {
+    let y = repeated(device, || {
         let mut x = case.x.to_device(device).unwrap();
         run(device, form, &mut x, &angles, case.heads.clone()).unwrap();
         x
