@@ -27,6 +27,7 @@ main() {
   text_only
   death_of_one_and_of_all
   ctrl_c
+  secured
   refusals
   say "launch scripts: all as promised"
 }
@@ -161,6 +162,101 @@ ctrl_c() {
   ends_with 130
 }
 
+# secured: etcd that wants a certificate, a user and a password, and NATS that wants a certificate and
+# a token. Who lacks one of them is not let in; with all of them there is an answer.
+secured() {
+  need openssl openssl "to make certificates"
+  need etcdctl etcd-client "to tell etcd who may use it"
+  local -x TRIPTYCH_ETCD_CA_FILE=$folder/ca.pem TRIPTYCH_NATS_CA_FILE=$folder/ca.pem
+  local -x TRIPTYCH_ETCD_CERT_FILE=$folder/worker.pem TRIPTYCH_ETCD_KEY_FILE=$folder/worker.key
+  local -x TRIPTYCH_NATS_CERT_FILE=$folder/worker.pem TRIPTYCH_NATS_KEY_FILE=$folder/worker.key
+  local -x TRIPTYCH_ETCD_USER=triptych TRIPTYCH_ETCD_PASSWORD_FILE=$folder/password
+  local -x TRIPTYCH_NATS_TOKEN_FILE=$folder/token TRIPTYCH_CLUSTER_KEY_FILE=$folder/cluster-key
+  local -x TRIPTYCH_TRANSPORT_HOST=127.0.0.1 ETCD_ENDPOINTS NATS_URL
+  local secret
+  for secret in password token cluster-key; do openssl rand -hex 32 >"$folder/$secret"; done
+  make_certificates
+  ETCD_ENDPOINTS=https://127.0.0.1:$(free_port 12379)
+  NATS_URL=tls://127.0.0.1:$(free_port 14222)
+  start_secured_servers
+  lets_in
+  TRIPTYCH_ETCD_PASSWORD_FILE=$folder/token keeps_out etcd
+  TRIPTYCH_ETCD_CA_FILE=$folder/worker.pem keeps_out etcd
+  TRIPTYCH_NATS_TOKEN_FILE=$folder/password keeps_out nats
+  TRIPTYCH_NATS_CA_FILE=$folder/worker.pem keeps_out nats
+  begin epd.sh --once
+  ends_with 0
+  says "answer:   $right_answer"
+  stop_servers
+}
+
+# make_certificates: an authority's, and those that it gives to servers and workers.
+make_certificates() {
+  local name new=(openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+  {
+    "${new[@]}" -x509 -days 2 -subj '/CN=authority' -keyout "$folder/ca.key" -out "$folder/ca.pem"
+    for name in server worker; do
+      "${new[@]}" -subj "/CN=$name" -keyout "$folder/$name.key" -out "$folder/$name.csr"
+      openssl x509 -req -days 2 -in "$folder/$name.csr" -out "$folder/$name.pem" \
+        -CA "$folder/ca.pem" -CAkey "$folder/ca.key" -CAcreateserial \
+        -extfile <(echo 'subjectAltName = IP:127.0.0.1')
+    done
+  } 2>"$folder/openssl.log" || fail "openssl: $(<"$folder/openssl.log")"
+}
+
+# start_secured_servers: as docs/deploy.md says.
+start_secured_servers() {
+  local peer
+  peer=http://127.0.0.1:$(free_port $((${ETCD_ENDPOINTS##*:} + 1)))
+  mkdir -p "$folder/logs"
+  etcd --name secured --data-dir "$folder/etcd" --bcrypt-cost 4 --client-cert-auth \
+    --cert-file "$folder/server.pem" --key-file "$folder/server.key" --trusted-ca-file "$folder/ca.pem" \
+    --listen-client-urls "$ETCD_ENDPOINTS" --advertise-client-urls "$ETCD_ENDPOINTS" \
+    --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" --initial-cluster "secured=$peer" \
+    >"$folder/logs/secured-etcd.log" 2>&1 &
+  servers+=("$!")
+  nats-server --addr 127.0.0.1 --port "${NATS_URL##*:}" --auth "$(<"$folder/token")" --tlsverify \
+    --tlscert "$folder/server.pem" --tlskey "$folder/server.key" --tlscacert "$folder/ca.pem" \
+    >"$folder/logs/secured-nats.log" 2>&1 &
+  servers+=("$!")
+  local deadline=$((SECONDS + WAIT_S_MAX))
+  until as_root endpoint health; do
+    kill -0 "${servers[0]}" || fail "etcd ended before it was ready"
+    ((SECONDS < deadline)) || fail "etcd was not ready after $WAIT_S_MAX s"
+    sleep 0.05
+  done
+  as_root role add triptych
+  as_root role grant-permission triptych --prefix=true readwrite /triptych/
+  as_root user add "triptych:$(<"$folder/password")"
+  as_root user grant-role triptych triptych
+  as_root user add "root:$(<"$folder/password")"
+  as_root user grant-role root root
+  as_root auth enable
+}
+
+as_root() {
+  ETCDCTL_API=3 etcdctl --endpoints "$ETCD_ENDPOINTS" --cacert "$folder/ca.pem" \
+    --cert "$folder/worker.pem" --key "$folder/worker.key" "$@" >>"$folder/logs/etcdctl.log" 2>&1
+}
+
+# checked: what `triptych check` finds of a worker's surroundings.
+checked() { "$BIN_FOLDER/triptych" check --for decode-worker --model-path models/shapes; }
+
+lets_in() { checked >"$output" || fail "a check of servers that should let us in failed"; }
+
+# keeps_out SERVER: the check fails because of it.
+keeps_out() {
+  ! checked >"$output" || fail "$1 let somebody in who should not be"
+  says "FAIL  $1"
+}
+
+servers=()
+
+stop_servers() {
+  [ ${#servers[@]} = 0 ] || kill "${servers[@]}" 2>/dev/null || true
+  servers=()
+}
+
 # refusals: what cannot be followed is refused before anything is started.
 refusals() {
   NUM_DECODE_WORKERS=none begin epd_multimodal_image_and_embeddings.sh
@@ -175,6 +271,7 @@ refusals() {
 }
 
 clean_up() {
+  stop_servers
   [ -z "$script" ] || kill -TERM "$script" 2>/dev/null || true
   [ -z "$script" ] || timeout "$WAIT_S_MAX" tail --pid="$script" -f /dev/null || true
   rm -rf "$folder"
