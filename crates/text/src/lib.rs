@@ -13,6 +13,7 @@ mod stop;
 mod stream;
 mod template;
 mod tokenizer;
+mod words;
 
 pub use generation::GenerationDefaults;
 pub use prompt::tokenize_chat;

@@ -41,7 +41,8 @@ impl Pieces {
                 "the tokenizer's decoder is of a kind that is not supported: {decoder}"
             ))
         })?;
-        let byte_of = byte_level_alphabet();
+        let letters = byte_level_letters();
+        let byte_of: HashMap<char, u8> = letters.into_iter().zip(0..=u8::MAX).collect();
         let mut pieces =
             Self { bytes: Vec::new(), ends: Vec::with_capacity(strings.len()), drops_first_space };
         for string in strings {
@@ -135,12 +136,13 @@ fn byte_token(string: &str) -> Option<u8> {
     if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
-/// The characters that stand for bytes: printable ones of Latin-1 for themselves, the others, in
-/// order, for what comes from U+0100 on.
-fn byte_level_alphabet() -> HashMap<char, u8> {
+/// The character that stands for each byte: printable ones of Latin-1 for themselves, for the
+/// others, in order, what comes from U+0100 on.
+pub(crate) fn byte_level_letters() -> [char; 256] {
     let is_itself = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let others = (0..=255).filter(|&byte| !is_itself(byte));
-    let moved = ('\u{100}'..).zip(others);
-    let themselves = (0..=255).filter(|&byte| is_itself(byte)).map(|byte| (char::from(byte), byte));
-    moved.chain(themselves).collect()
+    let mut others = '\u{100}'..;
+    std::array::from_fn(|byte| {
+        let byte = byte as u8;
+        if is_itself(byte) { char::from(byte) } else { others.next().unwrap_or_default() }
+    })
 }
