@@ -64,6 +64,11 @@ impl Pieces {
         &self.bytes[start as usize..end as usize]
     }
 
+    /// Bytes of the longest token.
+    pub(crate) fn longest(&self) -> usize {
+        (0..self.len() as TokenId).map(|token| self.get(token).len()).max().unwrap_or(0)
+    }
+
     /// Number of ids.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()

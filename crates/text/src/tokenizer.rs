@@ -9,6 +9,9 @@ use std::sync::OnceLock;
 use types::card::ModelCard;
 use types::{Error, Result, TokenId};
 
+/// Most ids; vocabularies in use have a quarter of a million. Each takes room, used or not.
+const N_IDS_MAX: usize = 4 << 20;
+
 /// A model's tokenizer; shared, never changed.
 pub struct Tokenizer {
     library: tokenizers::Tokenizer,
@@ -46,11 +49,16 @@ impl Tokenizer {
         let decoder = serde_json::to_value(library.get_decoder()).map_err(|_| broken())?;
         let added = library.get_added_tokens_decoder();
         let n_ids = library.get_vocab(true).into_values().max().map_or(0, |last| last as usize + 1);
+        if n_ids > N_IDS_MAX {
+            return Err(unusable(format!("tokenizer.json has ids beyond {N_IDS_MAX}")));
+        }
         let strings: Vec<_> = (0..n_ids as u32).map(|id| library.id_to_token(id)).collect();
         let mut is_special = vec![false; n_ids];
         let (mut special, mut texts) = (Vec::new(), Vec::new());
         for (&id, token) in added.iter().filter(|(_, token)| token.special) {
-            is_special[id as usize] = true;
+            // Of two tokens with one text the vocabulary has one.
+            let Some(is_special) = is_special.get_mut(id as usize) else { continue };
+            *is_special = true;
             special.push(Special { id, takes_before: token.lstrip, takes_behind: token.rstrip });
             texts.push(token.content.clone());
         }
@@ -103,6 +111,11 @@ impl Tokenizer {
     /// Number of ids: one more than the largest.
     pub fn n_tokens(&self) -> usize {
         self.pieces.len()
+    }
+
+    /// Bytes of the longest token: so many bytes of text take at least one.
+    pub fn longest_token_bytes(&self) -> usize {
+        self.pieces.longest()
     }
 
     /// The bytes that a token stands for, which need not be whole characters.

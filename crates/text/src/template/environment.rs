@@ -1,6 +1,6 @@
 //! Jinja as Hugging Face sets it up: its switches, its functions, Python's methods.
 
-use super::{python_json, python_methods, strftime};
+use super::{filters, meter, python_json, python_methods, strftime};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind};
 use std::fmt;
@@ -27,15 +27,22 @@ impl std::error::Error for Raised {}
 /// An environment without templates.
 pub(super) fn new() -> Environment<'static> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.expect("the usual delimiters are valid"));
+    environment.set_syntax(syntax());
     environment.set_fuel(Some(MAX_FUEL));
     environment.set_recursion_limit(MAX_RECURSION);
     environment.set_unknown_method_callback(python_methods::call);
+    meter::add_to(&mut environment);
+    filters::add_to(&mut environment);
     environment.add_filter("tojson", python_json::tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment
+}
+
+/// Jinja's braces, with the white space around blocks as Hugging Face wants it.
+pub(super) fn syntax() -> SyntaxConfig {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    syntax.expect("the usual delimiters are valid")
 }
 
 /// What a template said when it refused the messages.

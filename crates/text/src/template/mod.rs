@@ -2,6 +2,8 @@
 
 mod content;
 mod environment;
+mod filters;
+mod meter;
 mod python_json;
 mod python_methods;
 mod source;
@@ -54,6 +56,7 @@ impl ChatTemplate {
         let named = [(DEFAULT, Some(default)), (TOOL_USE, tool_use)];
         for (name, source) in named.into_iter().filter_map(|(name, source)| Some((name, source?))) {
             let source = environment::without_generation_tags(&source);
+            meter::check_source(&source, environment::syntax()).map_err(|error| failure(&error))?;
             environment.add_template_owned(name, source).map_err(|error| failure(&error))?;
         }
         let mut template = Self { environment, has_tool_use, wants_parts: false, tokens };
@@ -98,7 +101,8 @@ impl ChatTemplate {
         }
         let name = if self.has_tool_use && options.tools.is_some() { TOOL_USE } else { DEFAULT };
         let template = self.environment.get_template(name).map_err(|error| failure(&error))?;
-        template.render(variables).map_err(|error| failure(&error))
+        let rendered = meter::render(&self.environment, &template, variables.into());
+        rendered.map_err(|error| failure(&error))
     }
 }
 

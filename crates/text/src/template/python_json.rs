@@ -1,7 +1,8 @@
 //! JSON as Python's `json.dumps` writes it, which is what templates' `tojson` means.
 
+use super::meter::{Cost, charge_for};
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Error, ErrorKind, Value};
+use minijinja::{Error, ErrorKind, State, Value};
 
 /// Deepest nesting.
 const MAX_DEPTH: usize = 100;
@@ -17,7 +18,8 @@ struct Style {
 }
 
 /// The filter `tojson(indent=None, separators=None, sort_keys=False, ensure_ascii=False)`.
-pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
+pub(super) fn tojson(state: &mut State, value: &Value, options: Kwargs) -> Result<String, Error> {
+    charge_for(state, value, Cost::Deep)?;
     let style = Style::new(&options)?;
     options.assert_all_used()?;
     let mut out = String::new();

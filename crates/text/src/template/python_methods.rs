@@ -1,5 +1,6 @@
 //! Python's methods of strings, lists and dictionaries, which templates call.
 
+use super::filters::charge_call;
 use minijinja::value::{Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
@@ -10,6 +11,8 @@ pub(super) fn call(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
+    let all: Vec<Value> = [value].into_iter().chain(args).cloned().collect();
+    charge_call(state, method, &all)?;
     let found = minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args);
     match (found, value.as_str(), value.kind()) {
         (Err(error), Some(text), ValueKind::String) if error.kind() == ErrorKind::UnknownMethod => {

@@ -3,6 +3,7 @@
 mod chat;
 mod common;
 mod defaults;
+mod hostile;
 mod jinja;
 mod stream;
 mod templates;
