@@ -1,7 +1,7 @@
 //! From where media may be fetched over HTTP(S), and how long that may take.
 
 use crate::seconds::seconds;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use types::{Error, Result};
 
@@ -91,18 +91,44 @@ fn each<T>(words: &[String], read: impl Fn(&str) -> Result<T>) -> Result<Vec<T>>
     words.iter().map(|word| word.trim()).filter(|word| !word.is_empty()).map(read).collect()
 }
 
-/// A host in ASCII, maybe with `*.` before it.
+/// A host in ASCII as URLs name it, maybe with `*.` before it.
 fn domain(word: &str) -> Result<String> {
-    let host = word.strip_prefix("*.").unwrap_or(word);
-    // Colons and brackets are for IPv6 addresses.
-    let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-    if host.is_empty() || host.starts_with('.') || !host.chars().all(is_host) {
-        return Err(Error::invalid(format!(
+    let name = word.trim_end_matches('.');
+    let host = match name.strip_prefix("*.") {
+        Some(below) if is_name(below) => Some(name.to_ascii_lowercase()),
+        Some(_) => None,
+        None if is_name(name) => Some(name.to_ascii_lowercase()),
+        None => address(name),
+    };
+    host.ok_or_else(|| {
+        Error::invalid(format!(
             "--allowed-media-domains: {word:?} is not accepted; expected hosts such as \
-             images.example.com or *.example.com, without scheme, port and path"
-        )));
+             images.example.com or *.example.com, without scheme, port and path: a host that is \
+             listed is asked on every port"
+        ))
+    })
+}
+
+/// Whether it is a name rather than an address: those end in a number.
+fn is_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+    };
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let (digits, radix) = last.strip_prefix("0x").map_or((last, 10), |digits| (digits, 16));
+    let is_number = digits.chars().all(|c| c.is_digit(radix));
+    !is_number && host.split('.').all(is_label)
+}
+
+/// An IP address as URLs write it.
+fn address(host: &str) -> Option<String> {
+    if let Ok(address) = host.parse::<Ipv4Addr>() {
+        return Some(address.to_string());
     }
-    Ok(word.trim_end_matches('.').to_ascii_lowercase())
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address: Ipv6Addr = inner.parse().ok()?;
+    // URLs write one that stands for an IPv4 address otherwise; that address may be listed itself.
+    address.to_ipv4_mapped().is_none().then(|| format!("[{address}]"))
 }
 
 /// `address/bits`, or an address alone.

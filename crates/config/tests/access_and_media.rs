@@ -100,20 +100,28 @@ fn where_media_come_from() {
     assert_eq!(cfg.fetch_deadline, Duration::from_secs(60));
     let cfg = serve(&[
         "--allowed-media-domains",
-        "A.example,*.b.example.,127.0.0.1",
+        "A.example,*.b.example.,127.0.0.1,::1,[FD00:0::1],web-1,3com.9a",
         "--allowed-media-networks",
         "10.0.0.0/8, ::1,fd00::/8",
         "--media-read-timeout-s",
         "3",
     ]);
     let cfg = cfg.unwrap().worker.media;
-    assert_eq!(cfg.domains, ["a.example", "*.b.example", "127.0.0.1"]);
+    let expected =
+        ["a.example", "*.b.example", "127.0.0.1", "[::1]", "[fd00::1]", "web-1", "3com.9a"];
+    assert_eq!(cfg.domains, expected);
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     assert_eq!(cfg.networks, [(ip("10.0.0.0"), 8), (ip("::1"), 128), (ip("fd00::"), 8)]);
     assert_eq!(cfg.read_deadline, Duration::from_secs(3));
-    for word in ["https://a.example", "a.example/b", "*", "*.", "bücher.example", "a b"] {
+    for word in ["https://a.example", "a.example/b", "*", "*.", "bücher.example", "a b", "a..b"] {
         refused(&["--allowed-media-domains", word], "--allowed-media-domains");
     }
+    // Hosts that are never what a URL names, and so would match nothing.
+    for word in ["a.example:8080", "127.0.0.1:80", "[::1]:80", "127.1", "0x7f.1", "1.2.3.4.5"] {
+        refused(&["--allowed-media-domains", word], "without scheme, port and path");
+    }
+    refused(&["--allowed-media-domains", "*.0.0.1"], "without scheme, port and path");
+    refused(&["--allowed-media-domains", "::ffff:10.0.0.1"], "without scheme, port and path");
     for word in ["10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "::/129", "localhost", "10.0.0.0/-1"] {
         refused(&["--allowed-media-networks", word], "--allowed-media-networks");
     }
