@@ -213,8 +213,17 @@ struct ProcessorConfig {
     do_center_crop: Option<bool>,
 }
 
+/// Errors: `size` or `crop_size` of preprocessor_config.json is not the square that the tower takes.
+pub(super) fn check_sides(sizes: [&Value; 2], vision: &ClipConfig) -> Result<()> {
+    if sizes.map(side_of) == [Some(vision.image_size as u32); 2] {
+        return Ok(());
+    }
+    let why = "size and crop_size are not the size of the tower's pictures";
+    Err(unusable("preprocessor_config.json", why))
+}
+
 /// The side of a square: a number, or an object with `shortest_edge`, or `height` and `width`.
-pub(super) fn side_of(size: &Value) -> Option<u32> {
+fn side_of(size: &Value) -> Option<u32> {
     let number = |name: &str| size.get(name).and_then(Value::as_u64);
     let sides = || Some(number("height")?).filter(|&height| number("width") == Some(height));
     let side = size.as_u64().or_else(|| number("shortest_edge")).or_else(sides)?;
@@ -236,12 +245,13 @@ impl ImageProcessor {
         let mut cfg = ProcessorConfig::default();
         if !files.preprocessor.is_null() {
             cfg = parse(&files.preprocessor, what)?;
-            let sides = [&cfg.size, &cfg.crop_size].map(side_of);
-            let is_cut = cfg.do_center_crop != Some(false);
-            if !is_cut || sides != [Some(vision.image_size as u32); 2] {
-                let why = "size and crop_size are not the size of the tower's pictures";
-                return Err(unusable(what, why));
+            if cfg.do_center_crop == Some(false) {
+                return Err(unusable(
+                    what,
+                    "without do_center_crop, pictures are not of crop_size",
+                ));
             }
+            check_sides([&cfg.size, &cfg.crop_size], &vision)?;
         }
         let strategy = top.vision_feature_select_strategy;
         Ok(Self { vision, strategy, normalisation: cfg.pixels.normalisation()? })

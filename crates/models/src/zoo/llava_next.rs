@@ -13,7 +13,9 @@ use crate::pixels::{PixelConfig, hash_normalisation};
 use crate::processor::{MediaPlan, PreparedMedia, Processor};
 use crate::step::Step;
 use crate::weights::Weights;
-use crate::zoo::llava::{Config, Parts, RENAMES, Strategy, check_picture, side_of, special_tokens};
+use crate::zoo::llava::{
+    Config, Parts, RENAMES, Strategy, check_picture, check_sides, special_tokens,
+};
 use crate::zoo::{Family, StandIns};
 use media::{Image, Size, padded, resize, tiles};
 use serde::Deserialize;
@@ -258,10 +260,7 @@ impl ImageProcessor {
         let mut cfg = ProcessorConfig::default();
         if !files.preprocessor.is_null() {
             cfg = parse(&files.preprocessor, what)?;
-            if [&cfg.size, &cfg.crop_size].map(side_of) != [Some(side); 2] {
-                let why = "size and crop_size are not the size of the tower's pictures";
-                return Err(unusable(what, why));
-            }
+            check_sides([&cfg.size, &cfg.crop_size], &vision)?;
             if Grounds::of(&files.preprocessor, what, side)? != grounds {
                 return Err(unusable(what, "image_grid_pinpoints are not those of config.json"));
             }
