@@ -3,7 +3,7 @@
 //! Waking somebody takes this thread about as long as it copies a hundred kilobytes. So while it
 //! fetches more, answers wait a moment for the next ones, and one waking serves them all.
 
-use crate::limits::ANSWERS_WAIT_MAX;
+use crate::limits::{ANSWERS_WAIT_MAX, N_FETCHING_MIN};
 use crate::reader::Finished;
 use std::time::Instant;
 
@@ -20,13 +20,13 @@ impl Answers {
         self.finished.extend(finished);
     }
 
-    /// Tells everybody, unless more is being fetched and nobody has waited for long.
-    pub(crate) fn tell(&mut self, now: Instant, is_fetching: bool) {
+    /// Tells everybody, unless enough is being fetched meanwhile and nobody has waited for long.
+    pub(crate) fn tell(&mut self, now: Instant, n_fetching: usize) {
         if self.finished.is_empty() {
             return;
         }
         let since = *self.since.get_or_insert(now);
-        if !is_fetching || now.duration_since(since) >= ANSWERS_WAIT_MAX {
+        if n_fetching < N_FETCHING_MIN || now.duration_since(since) >= ANSWERS_WAIT_MAX {
             self.tell_all();
         }
     }

@@ -98,7 +98,7 @@ impl Core {
         while !self.shared.is_stopped() {
             let has_worked = self.turn();
             let now = Instant::now();
-            self.answers.tell(now, self.ops.is_fetching());
+            self.answers.tell(now, self.ops.n_fetching());
             if has_worked {
                 last_work = now;
             }

@@ -53,12 +53,16 @@ pub(crate) const SPIN: Duration = Duration::from_micros(50);
 /// says so.
 pub(crate) const SPIN_BUSY: Duration = Duration::from_micros(200);
 
-/// How long a read that has ended waits to be told together with others: less than two of
-/// 256 KiB take.
-pub(crate) const ANSWERS_WAIT_MAX: Duration = Duration::from_micros(25);
+/// How long a read that has ended waits to be told together with others: four of 256 KiB take
+/// that.
+pub(crate) const ANSWERS_WAIT_MAX: Duration = Duration::from_micros(80);
 
-// The thread never sleeps on an answer.
-const _: () = assert!(ANSWERS_WAIT_MAX.as_nanos() < SPIN.as_nanos());
+// The thread never sleeps on an answer: it is busy while one waits.
+const _: () = assert!(ANSWERS_WAIT_MAX.as_nanos() < SPIN_BUSY.as_nanos());
+
+/// Pieces being fetched, below which no answer waits: while the last one is fetched, whoever is
+/// told may ask for the next, so that there is always one.
+pub(crate) const N_FETCHING_MIN: usize = 2;
 
 /// Commands taken between two calls of UCX.
 pub(crate) const N_COMMANDS_A_TURN: usize = 64;

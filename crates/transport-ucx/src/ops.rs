@@ -59,9 +59,9 @@ impl Ops {
         self.under_way.is_empty()
     }
 
-    /// Whether any piece is being fetched.
-    pub(crate) fn is_fetching(&self) -> bool {
-        self.n_fetching > 0
+    /// How many pieces are being fetched.
+    pub(crate) fn n_fetching(&self) -> usize {
+        self.n_fetching
     }
 
     /// Whether anything is under way for a pair that is no more.
