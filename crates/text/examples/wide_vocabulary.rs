@@ -6,6 +6,7 @@
 //! comes out each time.
 
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
@@ -40,7 +41,9 @@ const CODAS: &[&str] = &[
     "", "", "", "b", "ck", "d", "f", "g", "l", "ll", "m", "n", "nd", "ng", "nt", "p", "r", "rd",
     "rt", "s", "ss", "st", "t", "tion", "x",
 ];
-const N_SYLLABLES_MAX: usize = 3;
+
+/// From these ranks on words have a syllable more.
+const LONGER_FROM: [usize; 2] = [4_000, 30_000];
 
 /// How many prompts of each length are written: too many for a cache of whole prompts to matter
 /// where prompts are long.
@@ -102,11 +105,11 @@ fn words() -> Vec<String> {
         from[(state >> 33) as usize % from.len()]
     };
     let mut words: Vec<String> = EVERYDAY.split(' ').map(str::to_owned).collect();
-    let mut known: std::collections::HashSet<String> = words.iter().cloned().collect();
+    let mut known: HashSet<String> = words.iter().cloned().collect();
     while words.len() < N_WORDS {
-        let n_syllables = 1 + words.len() * N_SYLLABLES_MAX / N_WORDS;
+        let n_longer = LONGER_FROM.iter().filter(|&&rank| words.len() >= rank).count();
         let syllable = |_| [draw(ONSETS), draw(VOWELS), draw(CODAS)].concat();
-        let word: String = (0..n_syllables).map(syllable).collect();
+        let word: String = (0..1 + n_longer).map(syllable).collect();
         if known.insert(word.clone()) {
             words.push(word);
         }

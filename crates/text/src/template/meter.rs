@@ -11,7 +11,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Template, Value, context};
 use std::collections::BTreeMap;
 
 /// Most that one rendering may go through: bytes of text, and what takes as long.
-const COST_MAX: u64 = 128 << 20;
+const COST_MAX: u64 = 64 << 20;
 
 /// What a part of a list or map costs.
 const PART_COST: u64 = 128;

@@ -108,13 +108,18 @@ impl ChatTemplate {
 
 /// The error of a template, for the client: its own words, or where and how it failed.
 fn failure(error: &minijinja::Error) -> Error {
-    if let Some(words) = environment::raised(error) {
-        return Error::invalid(words).at("messages");
-    }
+    /// A template may say whatever it likes, but not endlessly.
+    const CHARS_MAX: usize = 400;
+    let words = environment::raised(error).unwrap_or_else(|| failed(error));
+    Error::invalid(words.chars().take(CHARS_MAX).collect::<String>()).at("messages")
+}
+
+/// Where and how a template failed.
+fn failed(error: &minijinja::Error) -> String {
     let line = error.line().map(|line| format!(" in line {line}")).unwrap_or_default();
     let what = match error.kind() {
         JinjaErrorKind::OutOfFuel => "it asks for too much work".to_owned(),
         kind => error.detail().map_or(kind.to_string(), |detail| format!("{kind}: {detail}")),
     };
-    Error::invalid(format!("the chat template failed{line}: {what}")).at("messages")
+    format!("the chat template failed{line}: {what}")
 }
