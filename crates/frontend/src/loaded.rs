@@ -2,7 +2,6 @@
 
 use crate::offload::Offload;
 use router::Backend;
-use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use text::{ChatTemplate, GenerationDefaults, Tokenizer};
 use tokio::sync::OnceCell;
@@ -23,7 +22,7 @@ pub(crate) struct LoadedModel {
     pub(crate) defaults: GenerationDefaults,
     /// Longest prompt and answer together, in tokens.
     pub(crate) max_seq_len: usize,
-    /// Media for which the model has a placeholder.
+    /// Media that its workers read.
     pub(crate) media_kinds: Vec<MediaKind>,
     /// Changes whenever anything in the card does.
     pub(crate) fingerprint: String,
@@ -37,22 +36,10 @@ impl LoadedModel {
             template: ChatTemplate::from_card(card)?,
             defaults: GenerationDefaults::from_card(card)?,
             max_seq_len: card.max_seq_len as usize,
-            media_kinds: media_kinds(card),
+            media_kinds: card.media.clone(),
             fingerprint: format!("fp_{:.10}", digest.to_string()),
         })
     }
-}
-
-/// The kinds that this server reads and whose placeholder token `config.json` names.
-fn media_kinds(card: &ModelCard) -> Vec<MediaKind> {
-    let config = card.file("config.json").unwrap_or_default();
-    let config: Value = serde_json::from_slice(config).unwrap_or_default();
-    let has = |word: &str| {
-        ["token_id", "token_index"].iter().any(|end| config[format!("{word}_{end}")].is_u64())
-    };
-    // Films and sounds are not read yet, whatever the model could do with them.
-    let named = [("image", MediaKind::Image)];
-    named.into_iter().filter(|(word, _)| has(word)).map(|(_, kind)| kind).collect()
 }
 
 /// The models that were asked for, loaded.

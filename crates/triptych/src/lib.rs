@@ -17,7 +17,6 @@ pub mod process;
 mod serve;
 mod sizes;
 mod system;
-mod text_only;
 mod workers;
 mod working;
 mod worst_case;

@@ -4,7 +4,6 @@
 use crate::model::ModelShare;
 use crate::observe::observe;
 use crate::sizes::engine_config;
-use crate::text_only::without_media;
 use config::worker::{Modality, WorkerConfig};
 use config::{Endpoint, MediaConfig, Place, Role};
 use engine::EngineConfig;
@@ -18,11 +17,15 @@ use std::time::{Duration, Instant};
 use telemetry::{Telemetry, WorkerRecorder};
 use tokio::time::timeout;
 use types::Result;
+use types::media::MediaKind;
 use types::stage::{Stage, Stages};
 use worker::{MediaPolicy, Worker, WorkerParts};
 
 /// Blocks of an engine that never holds KV.
 const N_BLOCKS_WITHOUT_KV: usize = 1;
+
+/// Media that workers read; of films and sounds none, whatever a model could do with them.
+const KINDS_READ: [MediaKind; 1] = [MediaKind::Image];
 
 /// How long a worker that leaves waits until nobody sees it any more.
 const WITHDRAW_TIME: Duration = Duration::from_secs(1);
@@ -56,10 +59,13 @@ fn parts(
     let sizes = sizes_of_role(EngineConfig { tower, ..sizes }, place.role);
     let mut card = description.card.clone();
     card.max_seq_len = sizes.scheduler.max_seq_len as u32;
-    let (card, placeholders) = match config.modality {
-        Modality::Text => (without_media(card)?, Vec::new()),
-        Modality::Multimodal => (card, description.spec.placeholders.clone()),
+    let placeholders = match config.modality {
+        Modality::Text => Vec::new(),
+        Modality::Multimodal => description.spec.placeholders.clone(),
     };
+    // Workers that read other media have other cards, and are never mixed for a request.
+    let has_place = |kind: &MediaKind| placeholders.iter().any(|found| found.kind == *kind);
+    card.media = KINDS_READ.into_iter().filter(has_place).collect();
     let engine = engine::start(backend, sizes)?;
     engine.warm_up()?;
     Ok(WorkerParts {
@@ -97,11 +103,11 @@ pub(crate) fn announce(config: &WorkerConfig, role: Role, worker: &Worker) {
 pub(crate) async fn leave(planes: &Planes, worker: &mut Worker, deadline: Duration) {
     let give_up = Instant::now() + deadline;
     let gone = until_gone(planes.discovery.watch(), worker.view().address().clone());
-    worker.drain(deadline).await;
-    // Out of reach, its entry ends by itself; nobody here needs to wait longer for that.
-    let _ = timeout(WITHDRAW_TIME, gone).await;
-    // What others sent in the last moment in which they saw it is answered as well.
-    if !worker.drain(give_up.saturating_duration_since(Instant::now())).await {
+    worker.withdraw();
+    // What others send in the last moment in which they see it is answered as well. Out of reach,
+    // its entry ends by itself; nobody here needs to wait longer for that.
+    let _ = timeout(WITHDRAW_TIME.min(deadline), gone).await;
+    if !worker.calls_ended(give_up.saturating_duration_since(Instant::now())).await {
         let n_calls = worker.view().n_calls();
         tracing::warn!("{n_calls} calls are broken off, because --drain-timeout-s is over");
     }

@@ -14,6 +14,17 @@ pub enum MediaKind {
     Audio,
 }
 
+impl MediaKind {
+    /// What it is called in messages, templates and digests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Video => "video",
+            Self::Audio => "audio",
+        }
+    }
+}
+
 /// Where the encoded bytes of a medium come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaSource {

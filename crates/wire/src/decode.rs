@@ -81,6 +81,7 @@ pub fn decode_card(bytes: Bytes) -> Result<ModelCard> {
         weights: digest(&card.weights)?,
         max_seq_len: card.max_seq_len,
         template_override: card.template_override,
+        media: card.media.into_iter().map(kind).collect::<Result<_>>()?,
     })
 }
 

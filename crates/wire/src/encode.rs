@@ -72,6 +72,7 @@ pub fn encode_card(card: &ModelCard) -> Bytes {
         weights: card.weights.0.to_vec().into(),
         max_seq_len: card.max_seq_len,
         template_override: card.template_override.clone(),
+        media: card.media.iter().map(|&it| kind(it)).collect(),
     };
     card.encode_to_vec().into()
 }

@@ -134,6 +134,7 @@ fn every_message_survives_the_wire() {
         weights: Digest([3; 32]),
         max_seq_len: 4096,
         template_override: Some(String::new()),
+        media: vec![MediaKind::Image, MediaKind::Audio],
     };
     assert_eq!(wire::decode_card(wire::encode_card(&card)).unwrap(), card);
 }

@@ -168,10 +168,14 @@ impl Worker {
         })
     }
 
-    /// Leaves the membership and waits until the calls under way have ended, for `patience` at
-    /// most; false when some had not.
-    pub async fn drain(&mut self, patience: Duration) -> bool {
+    /// Leaves the membership; whoever still has its address is answered.
+    pub fn withdraw(&mut self) {
         self.presence = None;
+    }
+
+    /// Waits until the calls under way have ended, for `patience` at most; false when some had
+    /// not.
+    pub async fn calls_ended(&self, patience: Duration) -> bool {
         self.shared.calls.ended(patience).await
     }
 

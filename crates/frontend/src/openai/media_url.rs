@@ -84,18 +84,13 @@ fn data_url(rest: &str, kind: MediaKind, file_bytes_max: u64, path: &str) -> Par
 fn is_of_kind(media_type: &str, kind: MediaKind) -> bool {
     let media_type = media_type.trim().to_ascii_lowercase();
     let family = media_type.split('/').next().unwrap_or_default();
-    let expected = match kind {
-        MediaKind::Image => "image",
-        MediaKind::Video => "video",
-        MediaKind::Audio => "audio",
-    };
-    media_type.is_empty() || media_type == "application/octet-stream" || family == expected
+    media_type.is_empty() || media_type == "application/octet-stream" || family == kind.name()
 }
 
 fn unsupported_type(media_type: &str, kind: MediaKind, path: &str) -> ApiError {
     const SHOWN_BYTES_MAX: usize = 64;
     let shown: String = media_type.chars().take(SHOWN_BYTES_MAX).collect();
-    let wanted = super::messages::word(kind);
+    let wanted = kind.name();
     let message =
         format!("The data URL in '{path}' is of type '{shown}', not of an {wanted} type.");
     Error::new(ErrorKind::UnsupportedMedia, message).at(path).into()

@@ -12,15 +12,6 @@ use types::media::{MediaKind, MediaRef};
 
 const TOOLS: &str = "this server does not call tools";
 
-/// The word for a kind of medium, in templates and messages.
-pub(crate) fn word(kind: MediaKind) -> &'static str {
-    match kind {
-        MediaKind::Image => "image",
-        MediaKind::Video => "video",
-        MediaKind::Audio => "audio",
-    }
-}
-
 /// Reads `messages`, `mm_processor_kwargs` and `multi_modal_uuids`.
 pub(crate) fn read(fields: &mut Fields, limits: &FrontendLimits) -> Parsed<Conversation> {
     let messages = fields.array("messages")?.ok_or_else(|| missing("messages"))?;
@@ -153,7 +144,7 @@ impl Reader<'_> {
         inner.finish()?;
         let processor_options = self.options_of(low_detail);
         self.media.push(MediaRef { kind, source, uuid: None, processor_options, param: path });
-        Ok(json!({"type": word(kind)}))
+        Ok(json!({"type": kind.name()}))
     }
 
     fn audio_data(&mut self, fields: &mut Fields) -> Parsed<Value> {
@@ -169,7 +160,7 @@ impl Reader<'_> {
         let kind = MediaKind::Audio;
         let processor_options = self.options_of(false);
         self.media.push(MediaRef { kind, source, uuid: None, processor_options, param });
-        Ok(json!({"type": word(kind)}))
+        Ok(json!({"type": kind.name()}))
     }
 
     fn check_count(&self, path: &str) -> Parsed<()> {

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 use text::Tokenizer;
 use types::card::ModelCard;
+use types::media::MediaKind;
 use types::output::{FinishReason, GenerateEvent, GenerateResult, Logprob, OutputToken};
 use types::request::GenerateRequest;
 use types::{Error, ErrorKind, RequestId, Result};
@@ -33,7 +34,8 @@ pub(crate) static CARD: LazyLock<Arc<ModelCard>> = LazyLock::new(|| {
     ];
     let read = |name: &str| (name.to_owned(), std::fs::read(folder.join(name)).unwrap());
     let files = names.into_iter().map(read).collect();
-    Arc::new(ModelCard { files, max_seq_len: MAX_SEQ_LEN, ..ModelCard::default() })
+    let media = vec![MediaKind::Image];
+    Arc::new(ModelCard { files, max_seq_len: MAX_SEQ_LEN, media, ..ModelCard::default() })
 });
 
 pub(crate) static TOKENIZER: LazyLock<Tokenizer> =
