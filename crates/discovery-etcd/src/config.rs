@@ -32,6 +32,9 @@ pub struct EtcdConfig {
     pub user: Option<(String, String)>,
     /// How to check etcd's certificate and show ours; `None` speaks plain text.
     pub tls: Option<Tls>,
+    /// Fingerprint of the cluster's key. Instances that say another are not seen; `None` says
+    /// nothing and sees all.
+    pub cluster_key: Option<String>,
     /// How long an unreachable etcd is waited for at start.
     pub start_deadline: Duration,
 }
@@ -54,6 +57,7 @@ impl Default for EtcdConfig {
             namespace: "default".into(),
             user: None,
             tls: None,
+            cluster_key: None,
             start_deadline: Duration::from_secs(30),
         }
     }

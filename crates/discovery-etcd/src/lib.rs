@@ -32,6 +32,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use planes::{Discovery, Instance, MembershipEvent, Withdraw};
+use record::Found;
+use source::N_ANSWER_BYTES_MAX;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use types::Result;
@@ -65,21 +67,41 @@ pub async fn connect(config: EtcdConfig) -> Result<Arc<dyn Discovery>> {
     Ok(Arc::new(EtcdDiscovery(config)))
 }
 
-/// Says in a sentence which etcd answers, how fast, and how many instances it shows.
+/// What a look at etcd found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Which etcd answers, how fast, and how many instances it shows, in a sentence.
+    pub said: String,
+    /// Those of the instances that have another cluster key.
+    pub n_other_keys: usize,
+}
+
+/// Looks at etcd, as a process would that joins.
 ///
 /// # Errors
 /// Those of [`connect`].
-pub async fn check(config: EtcdConfig) -> Result<String> {
+pub async fn check(config: EtcdConfig) -> Result<Checked> {
     let config = Arc::new(config.checked()?);
     let mut dialer = Dialer::new(Arc::clone(&config));
-    let found = dialer.until_deadline(|client| probe(client, config.prefix())).await?;
-    let Probed { version, latency, n_instances } = found;
+    let Probed { version, latency, n_instances } =
+        dialer.until_deadline(|client| probe(client, config.prefix())).await?;
+    let all = dialer.until_deadline(|client| records(client, config.prefix())).await?;
     let (endpoint, namespace) = (dialer.endpoint(), &config.namespace);
     let latency_ms = latency.as_secs_f64() * 1e3;
-    Ok(format!(
+    let said = format!(
         "{version} at {endpoint} answers in {latency_ms:.1} ms and shows {n_instances} instance(s) \
          in the namespace `{namespace}`"
-    ))
+    );
+    let ours = config.cluster_key.as_deref();
+    let n_other_keys = all.iter().filter(|found| found.has_other_key(ours)).count();
+    Ok(Checked { said, n_other_keys })
+}
+
+/// All instances that can be read.
+async fn records(client: Client, prefix: String) -> std::result::Result<Vec<Found>, Failure> {
+    let mut kv = client.kv_client().max_decoding_message_size(N_ANSWER_BYTES_MAX);
+    let found = kv.get(prefix, Some(GetOptions::new().with_prefix())).await?;
+    Ok(found.kvs().iter().filter_map(|pair| record::decode(pair.value()).ok()).collect())
 }
 
 struct Probed {

@@ -28,6 +28,22 @@ struct Record {
     transports: Vec<String>,
     kv: Option<KvRecord>,
     encode_endpoint: Option<String>,
+    cluster_key: Option<String>,
+}
+
+/// What a record says.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) instance: Instance,
+    /// The fingerprint of its cluster's key, where it says one.
+    pub(crate) cluster_key: Option<String>,
+}
+
+impl Found {
+    /// Whether it is known to have another key than `ours`.
+    pub(crate) fn has_other_key(&self, ours: Option<&str>) -> bool {
+        self.cluster_key.as_deref().zip(ours).is_some_and(|(theirs, ours)| theirs != ours)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,8 +65,8 @@ pub(crate) fn id_of_key(prefix: &str, key: &[u8]) -> Option<InstanceId> {
     parse_id(std::str::from_utf8(key).ok()?.strip_prefix(prefix)?)
 }
 
-/// The value of an instance's key.
-pub(crate) fn encode(instance: &Instance) -> String {
+/// The value of an instance's key, for a cluster whose key has this fingerprint.
+pub(crate) fn encode(instance: &Instance, cluster_key: Option<&str>) -> String {
     let stages = Stage::ALL.into_iter().filter(|&stage| instance.stages.has(stage));
     let record = Record {
         version: VERSION,
@@ -62,19 +78,20 @@ pub(crate) fn encode(instance: &Instance) -> String {
         transports: instance.transports.clone(),
         kv: instance.kv.as_ref().map(KvRecord::of),
         encode_endpoint: instance.encode_endpoint.clone(),
+        cluster_key: cluster_key.map(str::to_owned),
     };
     serde_json::to_string(&record).expect("strings, numbers and lists are always JSON")
 }
 
 /// The instance in a key's value. Errors: a sentence that says why there is none.
-pub(crate) fn decode(value: &[u8]) -> Result<Instance, String> {
+pub(crate) fn decode(value: &[u8]) -> Result<Found, String> {
     let unreadable = |error: serde_json::Error| format!("it is no record of an instance: {error}");
     let Versioned { version } = serde_json::from_slice(value).map_err(unreadable)?;
     if version != VERSION {
         return Err(format!("its version is {version}, and this program reads {VERSION}"));
     }
     let record: Record = serde_json::from_slice(value).map_err(unreadable)?;
-    Ok(Instance {
+    let instance = Instance {
         id: parse_id(&record.id).ok_or("its id is not 32 hexadecimal digits")?,
         model: record.model,
         card: Digest(parse_hex(&record.card).ok_or("its card is not 64 hexadecimal digits")?),
@@ -83,7 +100,8 @@ pub(crate) fn decode(value: &[u8]) -> Result<Instance, String> {
         transports: record.transports,
         kv: record.kv.map(KvRecord::layout),
         encode_endpoint: record.encode_endpoint,
-    })
+    };
+    Ok(Found { instance, cluster_key: record.cluster_key })
 }
 
 impl KvRecord {
@@ -152,33 +170,40 @@ mod tests {
         }
     }
 
+    fn found() -> Found {
+        Found { instance: instance(), cluster_key: Some("f1".into()) }
+    }
+
     fn written() -> String {
         let parts = [
             r#"{"version":1,"id":"000000000000000000000000000000ab","model":"Qwen/Qwen2-VL-2B","#,
             &format!(r#""card":"{}","stages":["prefill","decode"],"#, "5c".repeat(32)),
             r#""address":"worker.ab","transports":["ucx://x","tcp://10.0.0.1:7000"],"#,
             r#""kv":{"block_size":32,"n_layers":28,"n_kv_heads":2,"head_dim":128,"dtype":"bf16"},"#,
-            r#""encode_endpoint":"team.encode.generate"}"#,
+            r#""encode_endpoint":"team.encode.generate","cluster_key":"f1"}"#,
         ];
         parts.concat()
     }
 
     #[test]
     fn the_form_is_fixed() {
-        assert_eq!(encode(&instance()), written());
-        assert_eq!(decode(written().as_bytes()), Ok(instance()));
+        assert_eq!(encode(&instance(), Some("f1")), written());
+        assert_eq!(decode(written().as_bytes()), Ok(found()));
     }
 
     #[test]
     fn what_is_readable_is_read() {
         let without_kv = Instance { kv: None, ..instance() };
-        assert_eq!(decode(encode(&without_kv).as_bytes()), Ok(without_kv));
+        let expected = Found { instance: without_kv.clone(), cluster_key: None };
+        assert_eq!(decode(encode(&without_kv, None).as_bytes()), Ok(expected));
+        let older = written().replace(r#","cluster_key":"f1""#, "");
+        assert_eq!(decode(older.as_bytes()), Ok(Found { cluster_key: None, ..found() }));
         for (from, to) in [
             (r#""version":1"#, r#""zone":{"rack":[7]},"version":1"#),
             (r#""decode"]"#, r#""decode","dream"]"#),
             (r#""dtype":"bf16""#, r#""dtype":"bf16","n_pages":3"#),
         ] {
-            assert_eq!(decode(written().replace(from, to).as_bytes()), Ok(instance()), "{to}");
+            assert_eq!(decode(written().replace(from, to).as_bytes()), Ok(found()), "{to}");
         }
     }
 
@@ -198,6 +223,18 @@ mod tests {
             assert!(refusal.contains(reason), "{from} -> {to}: {refusal}");
         }
         assert!(decode(b"\xff").is_err());
+    }
+
+    #[test]
+    fn another_key_is_one_that_both_sides_say() {
+        let check = |theirs: Option<&str>, ours, expected| {
+            let found = Found { cluster_key: theirs.map(str::to_owned), ..found() };
+            assert_eq!(found.has_other_key(ours), expected, "{theirs:?}, {ours:?}");
+        };
+        check(Some("a"), Some("b"), true);
+        check(Some("a"), Some("a"), false);
+        check(None, Some("a"), false);
+        check(Some("a"), None, false);
     }
 
     #[test]

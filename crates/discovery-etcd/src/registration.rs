@@ -55,7 +55,7 @@ struct Registration {
 pub(crate) async fn register(config: Arc<EtcdConfig>, instance: Instance) -> OurResult<Withdraw> {
     let entry = Arc::new(Entry {
         key: record::key(&config.prefix(), instance.id),
-        value: record::encode(&instance),
+        value: record::encode(&instance, config.cluster_key.as_deref()),
         lease: (random::request_id().0 as i64 & i64::MAX).max(1),
     });
     let mut dialer = Dialer::new(config);

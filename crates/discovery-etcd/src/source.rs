@@ -22,7 +22,7 @@ pub const SILENCE_MAX: Duration =
     Duration::from_millis(ASK_INTERVAL.as_millis() as u64 * (N_UNANSWERED_MAX as u64 + 1));
 
 /// Largest answer that is read, enough for a hundred thousand instances.
-const N_ANSWER_BYTES_MAX: usize = 64 << 20;
+pub(crate) const N_ANSWER_BYTES_MAX: usize = 64 << 20;
 
 pub(crate) struct Source {
     requests: WatchRequestSender,

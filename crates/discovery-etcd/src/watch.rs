@@ -7,7 +7,7 @@
 
 use crate::config::EtcdConfig;
 use crate::connection::{Dialer, Failure};
-use crate::record;
+use crate::record::{self, Found};
 use crate::source::Source;
 use crate::view::View;
 use etcd_client::{KeyValue, WatchResponse};
@@ -20,7 +20,7 @@ use std::time::Instant;
 
 pub(crate) fn watch(config: Arc<EtcdConfig>) -> impl Stream<Item = MembershipEvent> + Send {
     let watcher = Watcher {
-        records: Records { prefix: config.prefix(), has_warned: false },
+        records: Records::of(&config),
         dialer: Dialer::new(config),
         source: None,
         view: View::default(),
@@ -101,24 +101,51 @@ impl Watcher {
 /// Reads what is under the prefix.
 struct Records {
     prefix: String,
+    cluster_key: Option<String>,
     has_warned: bool,
+    has_warned_of_keys: bool,
 }
 
 impl Records {
-    /// The instance of a pair. The first pair without one is warned of: a cluster in the middle of
-    /// an upgrade has many.
+    fn of(config: &EtcdConfig) -> Self {
+        Self {
+            prefix: config.prefix(),
+            cluster_key: config.cluster_key.clone(),
+            has_warned: false,
+            has_warned_of_keys: false,
+        }
+    }
+
+    /// The instance of a pair, if it is one that this process can work with.
     fn read(&mut self, pair: &KeyValue) -> Option<Instance> {
         let cause = match record::decode(pair.value()) {
-            Ok(found) if record::id_of_key(&self.prefix, pair.key()) == Some(found.id) => {
-                return Some(found);
+            Ok(found) if record::id_of_key(&self.prefix, pair.key()) == Some(found.instance.id) => {
+                return self.unless_other_key(found);
             }
             Ok(_) => "its id is not that of its key".to_owned(),
             Err(cause) => cause,
         };
-        if !self.has_warned {
-            self.has_warned = true;
+        // Of the first alone: a cluster in the middle of an upgrade has many.
+        if !std::mem::replace(&mut self.has_warned, true) {
             let key = String::from_utf8_lossy(pair.key());
             tracing::warn!(%key, cause, "skipped an entry in etcd, and will skip others silently");
+        }
+        None
+    }
+
+    /// An instance with another key would refuse every transfer, so it is as good as not there.
+    fn unless_other_key(&mut self, found: Found) -> Option<Instance> {
+        if !found.has_other_key(self.cluster_key.as_deref()) {
+            return Some(found.instance);
+        }
+        if !std::mem::replace(&mut self.has_warned_of_keys, true) {
+            let Instance { address, model, .. } = found.instance;
+            tracing::warn!(
+                "the worker of {model} at {} has another cluster key than this process, so they \
+                 cannot work together: compare --cluster-key-file of both; others are skipped \
+                 silently",
+                address.0
+            );
         }
         None
     }

@@ -24,6 +24,12 @@ const PURPOSE: &[u8] = b"triptych: a peer of the cluster, version 1";
 const DERIVATION: &str = "triptych 2026-11-21 cluster key";
 const DERIVATION_OPEN: &str = "triptych 2026-11-21 no cluster key";
 
+/// What a fingerprint is derived for, so that it is no proof.
+const DERIVATION_FINGERPRINT: &str = "triptych 2026-11-21 fingerprint of a cluster key";
+
+/// Digits of a fingerprint: enough that two clusters never have the same.
+const N_FINGERPRINT_DIGITS: usize = 32;
+
 /// Sent in place of a proof by the side that was given a wrong one.
 const REFUSAL: Bytes32 = [0; 32];
 
@@ -64,6 +70,16 @@ impl ClusterKey {
     /// No key is configured: whoever has none either is a peer.
     pub fn open() -> Self {
         Self(blake3::derive_key(DERIVATION_OPEN, &[]))
+    }
+
+    /// What may be written where others read it, so that processes see before their first request
+    /// whether they have the same key; it proves nothing.
+    ///
+    /// Nobody can go back from it to a random key. Who reads it can try guesses on it, as who
+    /// listens to a connection can on a proof; so a key should be random, and no passphrase.
+    pub fn fingerprint(&self) -> String {
+        let derived = blake3::Hash::from_bytes(blake3::derive_key(DERIVATION_FINGERPRINT, &self.0));
+        derived.to_hex()[..N_FINGERPRINT_DIGITS].to_owned()
     }
 
     fn proof(&self, of: Side, nonces: &Nonces) -> blake3::Hash {
@@ -320,6 +336,18 @@ mod tests {
         for short in ["", "\n", "fifteen bytes..\n", "    \n\n                  "] {
             let failure = ClusterKey::from_bytes(short.as_bytes()).unwrap_err();
             assert_eq!(failure.kind, ErrorKind::InvalidInput, "{short:?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_tells_keys_apart_and_holds_nothing_of_them() {
+        let keys = [ours(), key("the secret of another one"), ClusterKey::open()];
+        let prints: Vec<String> = keys.iter().map(ClusterKey::fingerprint).collect();
+        assert!(prints[0] != prints[1] && prints[0] != prints[2] && prints[1] != prints[2]);
+        assert_eq!(ours().fingerprint(), key("the secret of this cluster\n").fingerprint());
+        for (key, print) in keys.iter().zip(&prints) {
+            assert_eq!(print.len(), N_FINGERPRINT_DIGITS);
+            assert!(!blake3::Hash::from_bytes(key.0).to_hex().contains(print.as_str()));
         }
     }
 

@@ -63,7 +63,7 @@ fn servers(cluster: &ClusterConfig) -> String {
 }
 
 async fn discovery(cluster: &ClusterConfig, etcd: &EtcdConfig) -> Result<Arc<dyn Discovery>> {
-    let parts = etcd_parts(etcd, &cluster.namespace, cluster.start_deadline);
+    let parts = etcd_parts(cluster, etcd, cluster.start_deadline)?;
     let shown = etcd.endpoints.join(",");
     discovery_etcd::connect(parts).await.map_err(at_flag(format!("--etcd-endpoints {shown}")))
 }
@@ -127,8 +127,12 @@ fn host_is_name(host: Option<&str>) -> bool {
     host.is_some_and(|host| host.parse::<IpAddr>().is_err())
 }
 
-/// etcd's adapter's words for our configuration.
-pub(crate) fn etcd_parts(etcd: &EtcdConfig, namespace: &str, deadline: Duration) -> EtcdParts {
+/// etcd's adapter's words for our configuration. Errors: the file of the cluster's key holds none.
+pub(crate) fn etcd_parts(
+    cluster: &ClusterConfig,
+    etcd: &EtcdConfig,
+    start_deadline: Duration,
+) -> Result<EtcdParts> {
     let tls = etcd.tls.as_ref().map(|tls| discovery_etcd::Tls {
         ca: tls.ca.as_ref().map(|pem| pem.bytes().to_vec()),
         identity: tls
@@ -138,13 +142,14 @@ pub(crate) fn etcd_parts(etcd: &EtcdConfig, namespace: &str, deadline: Duration)
         domain: tls.name.clone(),
     });
     let user = etcd.user.as_ref();
-    EtcdParts {
+    Ok(EtcdParts {
         endpoints: etcd.endpoints.clone(),
-        namespace: namespace.to_owned(),
+        namespace: cluster.namespace.clone(),
         user: user.map(|(name, password)| (name.clone(), password.text().to_owned())),
         tls,
-        start_deadline: deadline,
-    }
+        cluster_key: Some(cluster_key(cluster)?.fingerprint()),
+        start_deadline,
+    })
 }
 
 /// NATS's adapter's words for our configuration.

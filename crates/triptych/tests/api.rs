@@ -5,30 +5,9 @@ mod common;
 
 use common::cluster::program;
 use common::demo_model;
+use common::folder::Folder;
 use common::process::{Process, Signal};
 use serde_json::Value;
-use std::path::PathBuf;
-
-/// A file that is removed with the test.
-struct File(PathBuf);
-
-impl File {
-    fn with(name: &str, words: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("triptych-api-{}-{name}", std::process::id()));
-        std::fs::write(&path, words).unwrap();
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 /// The program with a model whose answers cost nothing.
 fn serve(flags: &[&str]) -> Process {
@@ -55,8 +34,9 @@ fn get(url: &str, key: Option<&str>) -> (u16, Value) {
 
 #[test]
 fn with_keys_nobody_else_asks() {
-    let keys = File::with("keys", "# ours\nsk-one\n");
-    let process = serve(&["--api-key-file", keys.path()]);
+    let folder = Folder::new("api-keys");
+    let keys = folder.write("keys", "# ours\nsk-one\n");
+    let process = serve(&["--api-key-file", &keys]);
     let url = address_of(&process);
     let models = format!("{url}/v1/models");
     let (status, body) = get(&models, None);
@@ -71,16 +51,17 @@ fn with_keys_nobody_else_asks() {
 #[test]
 fn a_certificate_makes_it_https() {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let certificate = File::with("cert.pem", &made.cert.pem());
-    let key = File::with("key.pem", &made.signing_key.serialize_pem());
-    let flags = ["--tls-cert-path", certificate.path(), "--tls-key-path", key.path()];
+    let folder = Folder::new("api-certificate");
+    let certificate = folder.write("cert.pem", &made.cert.pem());
+    let key = folder.write("key.pem", &made.signing_key.serialize_pem());
+    let flags = ["--tls-cert-path", &certificate, "--tls-key-path", &key];
     let process = serve(&flags);
     assert!(address_of(&process).starts_with("https://127.0.0.1:"));
     let mut check = program("triptych");
     check.args(["check", "--http-port", "0", "--model-path"]).arg(demo_model()).args(flags);
     let found = String::from_utf8(check.output().unwrap().stdout).unwrap();
     assert!(found.contains("ok    certificate"), "{found}");
-    let swapped = ["--tls-cert-path", key.path(), "--tls-key-path", certificate.path()];
+    let swapped = ["--tls-cert-path", &key, "--tls-key-path", &certificate];
     let mut refused = serve(&swapped);
     refused.expect_line("--tls-cert-path: expected certificates in PEM");
     assert!(!refused.expect_end().success());

@@ -5,7 +5,7 @@
 mod common;
 
 use common::crowd::ask_all;
-use common::fleet::{Fleet, Turn, sheet, size};
+use common::fleet::{Fleet, Turn, sheet, size, slope};
 use common::questions::questions;
 use common::servers::are_installed;
 use std::time::{Duration, Instant};
@@ -69,17 +69,4 @@ fn nothing_is_lost_and_nothing_is_left_behind() {
         let growth = last.saturating_sub(resident[N_LOOKS / 2]);
         assert!(growth < GROWTH_KIB_MAX, "{name} grows: {resident:?} KiB");
     }
-}
-
-/// Growth from one value to the next, by least squares.
-fn slope(values: &[u64]) -> f64 {
-    let n = values.len() as f64;
-    let mean_x = (n - 1.0) / 2.0;
-    let mean_y = values.iter().sum::<u64>() as f64 / n;
-    let both = values.iter().enumerate();
-    let (xy, xx) = both.fold((0.0, 0.0), |(xy, xx), (x, &y)| {
-        let x = x as f64 - mean_x;
-        (xy + x * (y as f64 - mean_y), xx + x * x)
-    });
-    xy / xx
 }

@@ -3,15 +3,16 @@
 
 mod common;
 
-use common::cluster::{Cluster, Role, post_chat};
+use common::cluster::{Cluster, Meeting, Role, post_chat, program};
 use common::crowd::{Asker, Load};
+use common::demo_model;
 use common::fleet::{Fleet, Turn, Worker, put_instance, sheet};
+use common::folder::Folder;
 use common::questions::{Question, questions, two_samples};
 use common::servers::are_installed;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 const N_CLIENTS: usize = 4;
@@ -20,27 +21,6 @@ const RELEASE_TIME: Duration = Duration::from_secs(3);
 
 /// A stranger who says nothing is shown the door within this time.
 const STRANGER_TIME: Duration = Duration::from_secs(10);
-
-/// A file with a key, removed when this is dropped.
-struct KeyFile(PathBuf);
-
-impl KeyFile {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("triptych-key-{name}-{}", std::process::id()));
-        std::fs::write(&path, format!("a secret of at least 32 bytes, called {name}")).unwrap();
-        Self(path)
-    }
-
-    fn flags(&self) -> [&str; 2] {
-        ["--cluster-key-file", self.0.to_str().unwrap()]
-    }
-}
-
-impl Drop for KeyFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 /// Bytes of no protocol.
 fn garbage(n_bytes: usize) -> Vec<u8> {
@@ -54,8 +34,11 @@ fn strangers_harm_nobody() {
     }
     let _turn = Turn::beside_others();
     let sheet = sheet(questions(10));
-    let key = KeyFile::new("ours");
-    let Some(fleet) = Fleet::start("auto", "epd", &key.flags()) else { return };
+    let folder = Folder::new("strangers");
+    let [ours, theirs] = ["ours", "theirs"]
+        .map(|name| folder.write(name, &format!("a secret of at least 32 bytes, called {name}")));
+    let key = ["--cluster-key-file", &ours];
+    let Some(fleet) = Fleet::start("auto", "epd", &key) else { return };
     let load = Load::start(&fleet.url, &sheet, N_CLIENTS);
     load.expect_more(N_CLIENTS);
     let places: Vec<String> = fleet.workers.iter().flat_map(Worker::memory).collect();
@@ -67,20 +50,33 @@ fn strangers_harm_nobody() {
     pretend_instances(&fleet);
     load.expect_more(3 * N_CLIENTS);
     // A frontend that knows no card yet must find the right one among the pretended.
-    let late = fleet.cluster.role("frontend", &key.flags());
+    let late = fleet.cluster.role("frontend", &key);
     late.expect_health();
     sheet.check(&[Asker::new(&late.url()).time(1, &sheet.questions[1])]);
-    // A frontend with another key is in the cluster, but reads and lends no memory.
-    let other = KeyFile::new("theirs");
-    let stranger = fleet.cluster.role("frontend", &other.flags());
-    stranger.expect_health();
-    let refused = Asker::new(&stranger.url()).ask(&sheet.questions[9]).unwrap_err();
-    println!("with another key: {refused:?}");
+    another_key_is_noticed_at_once(&fleet, &["--cluster-key-file", &theirs]);
     let asked = load.finish();
     let slowest = sheet.check(&asked);
     println!("{} answers beside the strangers, slowest {slowest:.2?}", asked.len());
     fleet.expect_all_alive();
     fleet.expect_idle(RELEASE_TIME);
+}
+
+/// Who has another key finds nobody, says why before the first request, and is told by a check.
+fn another_key_is_noticed_at_once(fleet: &Fleet, other: &[&str]) {
+    let stranger = fleet.cluster.role("frontend", other);
+    stranger.process.expect_line("has another cluster key");
+    stranger.expect_lack("no worker has registered");
+    let late = fleet.cluster.role("decode-worker", other);
+    late.process.expect_line("has another cluster key");
+    let Meeting { etcd_url, nats_url, .. } = &fleet.cluster.place;
+    let mut check = program("triptych");
+    check.args(["check", "--for", "decode-worker", "--model-path"]).arg(demo_model());
+    check.args(["--etcd-endpoints", etcd_url, "--nats-url", nats_url]);
+    let checked = check.args(other).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(!checked.status.success(), "{said}");
+    let line = said.lines().find(|line| line.starts_with("FAIL  cluster key"));
+    assert!(line.is_some_and(|line| line.contains("--cluster-key-file")), "{said}");
 }
 
 /// Connects to a port of a worker's memory and says wrong things, or nothing.

@@ -5,6 +5,7 @@ mod common;
 
 use common::cluster::program;
 use common::demo_model;
+use common::folder::Folder;
 use common::process::Process;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,30 +31,6 @@ fn installed(file: &str) -> Option<PathBuf> {
     assert!(std::env::var_os("CI").is_none(), "{message}");
     println!("skipped: {message}");
     None
-}
-
-/// Files of this test, removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("triptych-openai-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn write(&self, name: &str, words: &str) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, words).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Serves the demo model; gives the process and its address.

@@ -236,6 +236,33 @@ async fn a_key_holds_what_an_operator_can_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_another_cluster_key_is_not_seen() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let with_key =
+        |key: Option<&str>| EtcdConfig { cluster_key: key.map(str::to_owned), ..etcd.config() };
+    let connect = |key| discovery_etcd::connect(with_key(key));
+    let (ours, theirs) = (connect(Some("a")).await.unwrap(), connect(Some("b")).await.unwrap());
+    let says_none = connect(None).await.unwrap();
+    let (one, two, three) = (instance("one"), instance("two"), instance("three"));
+    let _one = ours.register(one.clone()).await.unwrap();
+    let (mut near, mut far, mut all) = (ours.watch(), theirs.watch(), says_none.watch());
+    assert_eq!(next_event(&mut near).await, Snapshot(vec![one.clone()]));
+    assert_eq!(next_event(&mut far).await, Snapshot(Vec::new()));
+    assert_eq!(next_event(&mut all).await, Snapshot(vec![one]));
+    let _two = theirs.register(two.clone()).await.unwrap();
+    let _three = says_none.register(three.clone()).await.unwrap();
+    assert_eq!(next_event(&mut near).await, Joined(three.clone()));
+    for watch in [&mut far, &mut all] {
+        assert_eq!(next_event(watch).await, Joined(two.clone()));
+        assert_eq!(next_event(watch).await, Joined(three.clone()));
+    }
+    for (key, expected) in [(Some("a"), 1), (Some("b"), 1), (Some("c"), 2), (None, 0)] {
+        let checked = discovery_etcd::check(with_key(key)).await.unwrap();
+        assert_eq!(checked.n_other_keys, expected, "{key:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_changes_nothing_or_cannot_be_read_is_not_told() {
     let Some(etcd) = Etcd::start().await else { return };
     let discovery = etcd.connect().await;

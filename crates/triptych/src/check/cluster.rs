@@ -16,9 +16,12 @@ pub(super) async fn check(cluster: &ClusterConfig) -> Vec<Finding> {
     let deadline = cluster.start_deadline.min(WAIT_MAX);
     if let Some(etcd) = &cluster.etcd {
         let shown = etcd.endpoints.join(",");
-        let checked = discovery_etcd::check(etcd_parts(etcd, &cluster.namespace, deadline));
+        let checked = async { discovery_etcd::check(etcd_parts(cluster, etcd, deadline)?).await };
         let found = checked.await.map_err(|error| error.message);
-        findings.push(server("etcd", found, &shown, "--etcd-endpoints"));
+        let n_other_keys = found.as_ref().map_or(0, |found| found.n_other_keys);
+        let said = found.map(|found| found.said);
+        findings.push(server("etcd", said, &shown, "--etcd-endpoints"));
+        findings.extend(other_keys(n_other_keys));
     }
     if let Some(nats) = &cluster.nats {
         let checked = messaging_nats::check(nats_parts(nats, "triptych check", deadline));
@@ -71,6 +74,13 @@ fn tcp(cluster: &ClusterConfig) -> Finding {
             Finding::fail("tcp", detail, "give --transport-host an address of this machine")
         }
     }
+}
+
+/// Whoever has another key neither lends to this process nor reads from it.
+fn other_keys(n_other_keys: usize) -> Option<Finding> {
+    let detail = format!("{n_other_keys} instance(s) in etcd have another and will not be seen");
+    let remedy = "give all processes the same --cluster-key-file";
+    (n_other_keys > 0).then(|| Finding::fail("cluster key", detail, remedy))
 }
 
 fn key(cluster: &ClusterConfig) -> Finding {

@@ -9,7 +9,7 @@ pub(crate) enum Level {
     Ok,
     /// The process starts, but not as one might wish.
     Warn,
-    /// The process would not start.
+    /// The process would not start, or find nobody to work with.
     Fail,
 }
 

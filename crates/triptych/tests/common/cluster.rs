@@ -201,6 +201,6 @@ fn agent(patience: Duration) -> ureq::Agent {
     config.timeout_global(Some(patience)).build().new_agent()
 }
 
-fn url_in(line: &str) -> String {
+pub(crate) fn url_in(line: &str) -> String {
     line[line.find("http://").expect("a URL")..].trim().to_owned()
 }

@@ -118,23 +118,32 @@ impl Answer {
     }
 }
 
-fn read_stream(events: impl BufRead) -> Result<Answer, Refusal> {
-    let mut answer = nothing();
+/// An answer of one choice in a stream of events, which must end once and then say no more.
+pub(crate) fn read_stream(events: impl BufRead) -> Result<Answer, Refusal> {
+    let (mut answer, mut n_ends, mut n_dones) = (nothing(), 0, 0);
     for line in events.lines() {
         let line = line.map_err(|error| refusal(None, error.to_string()))?;
         let Some(data) = line.strip_prefix("data:").map(str::trim) else { continue };
+        if n_dones > 0 {
+            return Err(refusal(None, format!("after [DONE] came {data}")));
+        }
         if data == "[DONE]" {
-            return Ok(answer);
+            n_dones += 1;
+            continue;
         }
         let event: Value = serde_json::from_str(data).unwrap_or_default();
         if event.get("error").is_some() {
             return Err(refusal(None, data.to_owned()));
         }
         let choice = &event["choices"][0];
+        n_ends += usize::from(choice["finish_reason"].is_string());
         answer.text.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
         answer.add_end(choice, &event["usage"]);
     }
-    Err(refusal(None, "the stream ended without [DONE]".to_owned()))
+    match (n_ends, n_dones) {
+        (1, 1) => Ok(answer),
+        _ => Err(refusal(None, format!("{n_ends} finish reasons and {n_dones} [DONE]"))),
+    }
 }
 
 /// Asks `n` questions, beginning anew when they run out, so many at a time.

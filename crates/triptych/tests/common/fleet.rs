@@ -1,7 +1,7 @@
 //! A cluster with a frontend and several workers of each role: who is registered, what they hold,
 //! how much memory they take.
 
-use super::cluster::{Cluster, Meeting, Role, program};
+use super::cluster::{Cluster, Meeting, Role, program, url_in};
 use super::crowd::Sheet;
 use super::demo_model;
 use super::process::{PATIENCE, Process, becomes_true};
@@ -159,14 +159,7 @@ impl Fleet {
 
     /// Waits until nobody holds anything for any request; gives how long that took.
     pub(crate) fn expect_idle(&self, within: Duration) -> Duration {
-        let began = Instant::now();
-        let mut held = Vec::new();
-        let is_idle = becomes_true(within, || {
-            held = self.holdings();
-            held.is_empty()
-        });
-        assert!(is_idle, "after {within:?} still there:\n{}", held.join("\n"));
-        began.elapsed()
+        expect_nothing_held(within, || self.holdings())
     }
 
     /// What anybody holds, line by line.
@@ -233,6 +226,18 @@ fn etcd(place: &Meeting, what: &str, body: &Value) -> Value {
     text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
+/// Waits until `holdings` are none; gives how long that took.
+fn expect_nothing_held(within: Duration, holdings: impl Fn() -> Vec<String>) -> Duration {
+    let began = Instant::now();
+    let mut held = Vec::new();
+    let is_idle = becomes_true(within, || {
+        held = holdings();
+        held.is_empty()
+    });
+    assert!(is_idle, "after {within:?} still there:\n{}", held.join("\n"));
+    began.elapsed()
+}
+
 fn holdings(role: &Role, names: &[&str]) -> Vec<String> {
     let Some((_, text)) = role.get("/metrics") else {
         return vec![format!("{} does not answer", role.system_url)];
@@ -247,19 +252,44 @@ fn holdings(role: &Role, names: &[&str]) -> Vec<String> {
     text.lines().filter(is_held).map(|line| format!("{}: {line}", role.system_url)).collect()
 }
 
-fn resident_kib(pid: u32) -> u64 {
+/// Growth from one value to the next, by least squares.
+pub(crate) fn slope(values: &[u64]) -> f64 {
+    let n = values.len() as f64;
+    let mean_x = (n - 1.0) / 2.0;
+    let mean_y = values.iter().sum::<u64>() as f64 / n;
+    let both = values.iter().enumerate();
+    let (xy, xx) = both.fold((0.0, 0.0), |(xy, xx), (x, &y)| {
+        let x = x as f64 - mean_x;
+        (xy + x * (y as f64 - mean_y), xx + x * x)
+    });
+    xy / xx
+}
+
+/// Resident memory of a process, in KiB.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// The answers of `triptych serve`, all roles in one process, to `questions`.
-pub(crate) fn sheet(questions: Vec<Question>) -> Sheet {
+/// `triptych serve` with `roles`: one process that answers clients, and on the same port says what
+/// a system port would.
+pub(crate) fn one_process(roles: &str) -> Role {
     let mut command = program("triptych");
-    command.args(["serve", "--http-host", "127.0.0.1", "--http-port", "0"]);
+    command.args(["serve", "--roles", roles, "--http-host", "127.0.0.1", "--http-port", "0"]);
     command.args(SMALL_CACHES).arg("--model-path").arg(demo_model());
     let process = Process::spawn("triptych serve", &mut command);
-    let line = process.expect_line(" serving ");
-    let url = line[line.find("http://").unwrap()..].trim().to_owned();
-    Sheet::fill(&url, questions)
+    let system_url = url_in(&process.expect_line(" serving "));
+    Role { process, system_url }
+}
+
+/// Waits until one process with all roles holds nothing for any request; gives how long that took.
+pub(crate) fn expect_idle_process(role: &Role, within: Duration) -> Duration {
+    let names = [&HOLDINGS_OF_WORKERS[..], &HOLDINGS_OF_FRONTENDS].concat();
+    expect_nothing_held(within, || holdings(role, &names))
+}
+
+/// The answers of `triptych serve`, all roles in one process, to `questions`.
+pub(crate) fn sheet(questions: Vec<Question>) -> Sheet {
+    Sheet::fill(&one_process("agg").system_url, questions)
 }

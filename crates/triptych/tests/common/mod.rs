@@ -7,10 +7,12 @@
 pub(crate) mod cluster;
 pub(crate) mod crowd;
 pub(crate) mod fleet;
+pub(crate) mod folder;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod questions;
 pub(crate) mod servers;
+pub(crate) mod soaker;
 
 use bench::client::{Chat, Client};
 use clap::Parser;

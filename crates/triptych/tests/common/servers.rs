@@ -1,10 +1,9 @@
 //! etcd and NATS of a test's own, on free ports and in temporary folders.
 
+use super::folder::Folder;
 use super::process::{Process, becomes_true};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Attempts to start a server on a port that was free a moment before.
@@ -12,9 +11,6 @@ const ATTEMPTS_MAX: usize = 5;
 
 /// Longest wait for a server to listen.
 const START_TIME: Duration = Duration::from_secs(20);
-
-/// Names, so that two servers of one test do not share a folder.
-static N_FOLDERS: AtomicUsize = AtomicUsize::new(0);
 
 /// A running etcd.
 pub(crate) struct Etcd {
@@ -27,25 +23,6 @@ pub(crate) struct Etcd {
 pub(crate) struct Nats {
     pub(crate) process: Process,
     port: u16,
-}
-
-/// A temporary folder, removed when this is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let number = N_FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("triptych-{name}-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Whether the servers are installed. Where they must be (`CI`), their absence is a failure.
@@ -104,7 +81,7 @@ fn spawn_etcd([client, peer]: [u16; 2], folder: &Folder) -> Process {
     let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
     let cluster = format!("test={peer}");
     let mut command = Command::new("etcd");
-    command.args(["--name", "test", "--data-dir"]).arg(&folder.0);
+    command.args(["--name", "test", "--data-dir"]).arg(folder.path());
     command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
     command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
     command.args(["--initial-cluster", &cluster]);
