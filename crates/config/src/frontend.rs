@@ -91,6 +91,8 @@ pub struct FrontendConfig {
     pub idle_stream_deadline: Duration,
     /// Longest time to receive a request: its header, and again its body.
     pub receive_deadline: Duration,
+    /// Longest time in which a client takes nothing of its answer; then it is let go.
+    pub send_deadline: Duration,
     /// After a signal to stop, how long running requests may go on.
     pub drain_deadline: Duration,
 }
@@ -153,6 +155,7 @@ impl Default for FrontendConfig {
             first_token_deadline: Duration::from_secs(600),
             idle_stream_deadline: Duration::from_secs(120),
             receive_deadline: Duration::from_secs(60),
+            send_deadline: Duration::from_secs(60),
             drain_deadline: Duration::from_secs(30),
         }
     }

@@ -1,5 +1,6 @@
 //! Connections: how many, how slow and how large their header lines may be, and how they close.
 
+use crate::patience::Patient;
 use axum::Router;
 use config::FrontendConfig;
 use hyper::server::conn::http1;
@@ -27,6 +28,7 @@ pub(crate) struct Connections {
     http: http1::Builder,
     tls: Option<TlsAcceptor>,
     routes: TowerToHyperService<Router>,
+    send_deadline: Duration,
     graceful: GracefulShutdown,
     tasks: JoinSet<()>,
 }
@@ -42,6 +44,7 @@ impl Connections {
             http,
             tls,
             routes: TowerToHyperService::new(routes),
+            send_deadline: config.send_deadline,
             graceful: GracefulShutdown::new(),
             tasks: JoinSet::new(),
         }
@@ -85,6 +88,7 @@ impl Connections {
         let answering = Answering {
             http: self.http.clone(),
             routes: self.routes.clone(),
+            send_deadline: self.send_deadline,
             watcher: self.graceful.watcher(),
         };
         match &self.tls {
@@ -106,13 +110,15 @@ impl Connections {
 struct Answering {
     http: http1::Builder,
     routes: TowerToHyperService<Router>,
+    send_deadline: Duration,
     watcher: Watcher,
 }
 
 impl Answering {
     /// Answers all requests of a connection.
     async fn all(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let connection = self.http.serve_connection(TokioIo::new(stream), self.routes);
+        let stream = TokioIo::new(Patient::new(stream, self.send_deadline));
+        let connection = self.http.serve_connection(stream, self.routes);
         // A client that breaks off is no fault of ours; its request was dropped with it.
         let _ = self.watcher.watch(connection).await;
     }

@@ -18,6 +18,7 @@ mod loaded;
 mod offload;
 mod openai;
 mod pace;
+mod patience;
 mod phase;
 mod plan;
 mod request_id;

@@ -14,6 +14,9 @@ use types::output::FinishReason;
 const CHAT: &str = "/v1/chat/completions";
 const SHORT: Duration = Duration::from_millis(100);
 
+/// Longest wait for what must happen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn post(more: serde_json::Value) -> Vec<u8> {
     request("POST", CHAT, &[], body(more).to_string().as_bytes())
 }
@@ -89,6 +92,25 @@ async fn senders_have_a_deadline() {
     let response = server.exchange(&whole[..whole.len() - 1]).await;
     assert_eq!(response.status, 408);
     assert_eq!(server.exchange(b"GET /live HTTP/1.1\r\nhost").await.body, "", "closed, no answer");
+}
+
+/// Who asks much and takes nothing is let go, with what it holds.
+#[tokio::test]
+async fn readers_have_a_deadline() {
+    const N_REQUESTS: usize = 20_000;
+    let cfg = FrontendConfig { send_deadline: SHORT, ..Default::default() };
+    let server = Server::configured(&Fake::new(hello()), cfg).await;
+    let asked = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".repeat(N_REQUESTS);
+    let connection = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let begun = Instant::now();
+    let mut n_sent = 0;
+    // It hangs up, or else soon takes no more requests.
+    while begun.elapsed() < PATIENCE && connection.take_error().unwrap().is_none() {
+        n_sent += connection.try_write(&asked[n_sent..]).unwrap_or(0);
+        sleep(SHORT / 10).await;
+    }
+    assert!(begun.elapsed() < PATIENCE, "who takes nothing may stay");
+    assert_eq!(chat(&server, &body(json!({}))).await.status, 200, "others are served");
 }
 
 #[tokio::test]
