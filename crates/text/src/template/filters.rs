@@ -35,6 +35,22 @@ const SHALLOW: &[&str] = &[
     "values",
 ];
 
+/// Those that make every byte anew, and so take longer than a copy, and how much longer.
+const SLOW: &[&str] = &[
+    "replace",
+    "upper",
+    "lower",
+    "title",
+    "capitalize",
+    "format",
+    "escape",
+    "e",
+    "pprint",
+    "string",
+    "indent",
+];
+const SLOW_COST: u64 = 8;
+
 /// Puts the library's filters, each with its name, on the account.
 macro_rules! put_on_account {
     ($environment:ident: $($name:literal $filter:ident,)*) => {
@@ -73,7 +89,12 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
 pub(super) fn charge_call(state: &mut State, name: &str, args: &[Value]) -> Result<(), Error> {
     let cost = if SHALLOW.contains(&name) { Cost::Shallow } else { Cost::Deep };
     args.iter().try_for_each(|arg| charge_for(state, arg, cost))?;
-    charge(state, growth(name, args))
+    let made = growth(name, args);
+    if SLOW.contains(&name) {
+        let n_bytes = args.iter().filter_map(Value::as_str).map(str::len).sum::<usize>() as u64;
+        return charge(state, made.saturating_add(n_bytes).saturating_mul(SLOW_COST));
+    }
+    charge(state, made)
 }
 
 /// At most how many bytes, or parts, a call makes beyond those of its arguments.

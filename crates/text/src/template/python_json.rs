@@ -7,6 +7,9 @@ use minijinja::{Error, ErrorKind, State, Value};
 /// Deepest nesting.
 const MAX_DEPTH: usize = 100;
 
+/// Most bytes of one value: every line may be indented, and by any text.
+const BYTES_MAX: usize = 64 << 20;
+
 /// How to write.
 struct Style {
     /// Spaces or whatever a level is indented by; `None` writes all on one line.
@@ -53,6 +56,9 @@ impl Style {
     fn write(&self, out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH {
             return Err(Error::new(ErrorKind::BadSerialization, "nested too deeply for JSON"));
+        }
+        if out.len() > BYTES_MAX {
+            return Err(ErrorKind::OutOfFuel.into());
         }
         match value.kind() {
             ValueKind::Undefined => {

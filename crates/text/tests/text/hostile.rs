@@ -76,6 +76,8 @@ fn work_without_end_is_too_much() {
         check_refused(&source, TOO_MUCH);
     }
     check_refused("{{ 'a\nb' | indent(999999999999) }}", TOO_MUCH);
+    let indented = "{% set s = 'c' * 9999 %}{{ range(9999) | list | tojson(indent=s) }}";
+    check_refused(indented, TOO_MUCH);
     let squares = "{% set s = 'c' * 9999 %}{{ s | replace('', s) | replace('', s) }}";
     check_refused(squares, TOO_MUCH);
 }

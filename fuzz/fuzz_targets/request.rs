@@ -1,0 +1,4 @@
+//! Lets the fuzzer call `fuzz::request`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::request(data));
