@@ -16,6 +16,7 @@ mod row;
 mod table;
 
 use common::cluster::{ask, get, program};
+use common::folder::Folder;
 use common::process::{PATIENCE, Process, becomes_true};
 use common::{TOPOLOGIES, demo_model};
 use origin::Origin;
@@ -75,13 +76,12 @@ const INSIDE: [&str; 25] = [
 const MEMORY_KIB_MAX: u64 = 1536 << 10;
 
 /// A folder with files that may be asked for and files that may not.
-struct Files {
-    root: PathBuf,
-}
+struct Files(Folder);
 
 impl Files {
     fn new() -> Self {
-        let root = std::env::temp_dir().join(format!("triptych-bad-{}", std::process::id()));
+        let folder = Folder::new("bad");
+        let root = folder.path();
         let [allowed, beside] = ["allowed", "allowed-beside"].map(|name| root.join(name));
         std::fs::create_dir_all(allowed.join("folder")).unwrap();
         std::fs::create_dir_all(&beside).unwrap();
@@ -91,22 +91,16 @@ impl Files {
         std::fs::write(allowed.join("good.png"), &good).unwrap();
         std::fs::write(allowed.join("large.png"), vec![0; (1 << 20) + 1]).unwrap();
         symlink(root.join("secret.png"), allowed.join("link.png")).unwrap();
-        symlink(&root, allowed.join("folder-link")).unwrap();
+        symlink(root, allowed.join("folder-link")).unwrap();
         symlink(allowed.join("loop.png"), allowed.join("loop.png")).unwrap();
         symlink("/dev/zero", allowed.join("zero.png")).unwrap();
         let pipe = Command::new("mkfifo").arg(allowed.join("pipe.png")).status().unwrap();
         assert!(pipe.success());
-        Self { root }
+        Self(folder)
     }
 
     fn allowed(&self) -> PathBuf {
-        self.root.join("allowed")
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.root);
+        self.0.path().join("allowed")
     }
 }
 
