@@ -1,55 +1,17 @@
 //! Who may ask, and from where media come: each flag, and what is refused in words.
 
-use clap::Parser;
-use config::{CorsOrigins, LogFormat, ServeConfig, ServeFlags, World};
+mod common;
+
+use common::{Files, refused, serve};
+use config::{CorsOrigins, LogFormat};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
-
-#[derive(Parser)]
-struct Serve {
-    #[command(flatten)]
-    flags: ServeFlags,
-}
-
-fn serve(flags: &[&str]) -> Result<ServeConfig, String> {
-    let start = ["serve", "--model-path", env!("CARGO_MANIFEST_DIR")];
-    let parsed = Serve::try_parse_from(start.iter().chain(flags)).map_err(|e| e.to_string())?;
-    parsed.flags.resolve(&World::default()).map_err(|error| error.message)
-}
-
-#[track_caller]
-fn refused(flags: &[&str], words: &str) {
-    let error = serve(flags).expect_err("should be refused");
-    assert!(error.contains(words), "{flags:?}: {error:?} does not say {words:?}");
-}
-
-/// A file with words in it, removed with the test.
-struct File(PathBuf);
-
-impl File {
-    fn with(name: &str, words: &str) -> Self {
-        let name = format!("triptych-access-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, words).unwrap();
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 #[test]
 fn keys_are_lines_of_a_file() {
-    let file = File::with("keys", "# of the team\n\n sk-one \nsk-two\n#sk-three\n");
-    let keys = serve(&["--api-key-file", file.path()]).unwrap().frontend.access.api_keys.unwrap();
+    let files = Files::new("keys");
+    let file = files.write("keys", "# of the team\n\n sk-one \nsk-two\n#sk-three\n");
+    let keys = serve(&["--api-key-file", &file]).unwrap().frontend.access.api_keys.unwrap();
     assert_eq!(keys.iter().map(|key| key.text()).collect::<Vec<_>>(), ["sk-one", "sk-two"]);
     assert!(!format!("{keys:?}").contains("sk-"), "keys are not shown");
     assert_eq!(serve(&[]).unwrap().frontend.access.api_keys, None);
@@ -58,21 +20,25 @@ fn keys_are_lines_of_a_file() {
         ("# nothing but this", "expected 1 to"),
         ("sk-one\nsk two", "line 2: expected a key of printable ASCII"),
     ] {
-        let file = File::with("no-keys", words);
-        refused(&["--api-key-file", file.path()], expected);
+        let file = files.write("no-keys", words);
+        refused(&["--api-key-file", &file], &[expected]);
     }
-    refused(&["--api-key-file", "/nowhere"], "--api-key-file /nowhere");
+    refused(&["--api-key-file", "/nowhere"], &["--api-key-file /nowhere"]);
 }
 
 #[test]
 fn a_certificate_needs_its_key() {
-    let file = File::with("pem", "pem");
-    let both = ["--tls-cert-path", file.path(), "--tls-key-path", file.path()];
+    let files = Files::new("pem");
+    let file = files.write("pem", "pem");
+    let both = ["--tls-cert-path", &file, "--tls-key-path", &file];
     let tls = serve(&both).unwrap().frontend.access.tls.unwrap();
     assert_eq!((tls.certificates.bytes(), tls.key.bytes()), (&b"pem"[..], &b"pem"[..]));
-    refused(&both[..2], "--tls-cert-path: it needs --tls-key-path");
-    refused(&both[2..], "--tls-key-path: it needs --tls-cert-path");
-    refused(&["--tls-cert-path", "/nowhere", "--tls-key-path", "/nowhere"], "--tls-cert-path /no");
+    refused(&both[..2], &["--tls-cert-path: it needs --tls-key-path"]);
+    refused(&both[2..], &["--tls-key-path: it needs --tls-cert-path"]);
+    refused(
+        &["--tls-cert-path", "/nowhere", "--tls-key-path", "/nowhere"],
+        &["--tls-cert-path /no"],
+    );
 }
 
 #[test]
@@ -89,7 +55,7 @@ fn origins_of_pages() {
         Ok(these(&["https://a.example", "http://localhost:3000"]))
     );
     for word in ["a.example", "https://a.example/", "https://", "*,https://a.example", "*.a"] {
-        refused(&["--cors-allowed-origins", word], "--cors-allowed-origins");
+        refused(&["--cors-allowed-origins", word], &["--cors-allowed-origins"]);
     }
 }
 
@@ -114,19 +80,19 @@ fn where_media_come_from() {
     assert_eq!(cfg.networks, [(ip("10.0.0.0"), 8), (ip("::1"), 128), (ip("fd00::"), 8)]);
     assert_eq!(cfg.read_deadline, Duration::from_secs(3));
     for word in ["https://a.example", "a.example/b", "*", "*.", "bücher.example", "a b", "a..b"] {
-        refused(&["--allowed-media-domains", word], "--allowed-media-domains");
+        refused(&["--allowed-media-domains", word], &["--allowed-media-domains"]);
     }
     // Hosts that are never what a URL names, and so would match nothing.
     for word in ["a.example:8080", "127.0.0.1:80", "[::1]:80", "127.1", "0x7f.1", "1.2.3.4.5"] {
-        refused(&["--allowed-media-domains", word], "without scheme, port and path");
+        refused(&["--allowed-media-domains", word], &["without scheme, port and path"]);
     }
-    refused(&["--allowed-media-domains", "*.0.0.1"], "without scheme, port and path");
-    refused(&["--allowed-media-domains", "::ffff:10.0.0.1"], "without scheme, port and path");
+    refused(&["--allowed-media-domains", "*.0.0.1"], &["without scheme, port and path"]);
+    refused(&["--allowed-media-domains", "::ffff:10.0.0.1"], &["without scheme, port and path"]);
     for word in ["10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "::/129", "localhost", "10.0.0.0/-1"] {
-        refused(&["--allowed-media-networks", word], "--allowed-media-networks");
+        refused(&["--allowed-media-networks", word], &["--allowed-media-networks"]);
     }
-    refused(&["--media-connect-timeout-s", "0"], "from 1 to 3600");
-    refused(&["--media-fetch-timeout-s", "3601"], "from 1 to 3600");
+    refused(&["--media-connect-timeout-s", "0"], &["from 1 to 3600"]);
+    refused(&["--media-fetch-timeout-s", "3601"], &["from 1 to 3600"]);
 }
 
 #[test]
@@ -134,5 +100,5 @@ fn logs_are_for_people_or_programs() {
     assert_eq!(serve(&[]).unwrap().process.log_format, LogFormat::Text);
     let json = serve(&["--log-format", "json"]).unwrap();
     assert_eq!(json.process.log_format, LogFormat::Json);
-    refused(&["--log-format", "xml"], "possible values: text, json");
+    refused(&["--log-format", "xml"], &["possible values: text, json"]);
 }

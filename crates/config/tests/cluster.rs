@@ -1,13 +1,16 @@
 //! What ties processes together: each flag, what it stands for, and what is refused in words.
 
+mod common;
+
 use clap::Parser;
+use common::{Files, Serve};
 use config::cluster::TransportChoice::{self, Auto, Mem, Tcp, Ucx};
 use config::nats::NatsAuth;
 use config::{
     CheckConfig, CheckFlags, ClusterConfig, FrontendProcessFlags, ModeFlags, Place, Role,
-    ServeFlags, WorkerProcessConfig, WorkerProcessFlags, World,
+    WorkerProcessConfig, WorkerProcessFlags, World,
 };
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[derive(Parser)]
 struct Frontend {
@@ -21,12 +24,6 @@ struct Worker {
     mode: ModeFlags,
     #[command(flatten)]
     flags: WorkerProcessFlags,
-}
-
-#[derive(Parser)]
-struct Serve {
-    #[command(flatten)]
-    flags: ServeFlags,
 }
 
 #[derive(Parser)]
@@ -71,29 +68,6 @@ fn refused<T: std::fmt::Debug>(result: Result<T, String>, words: &[&str]) {
     let error = result.expect_err("should be refused");
     for word in words {
         assert!(error.contains(word), "{error:?} does not say {word:?}");
-    }
-}
-
-/// A folder of files with words in them, removed with the test.
-struct Files(PathBuf);
-
-impl Files {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("triptych-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn write(&self, name: &str, words: &str) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, words).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -1,30 +1,12 @@
 //! Every option: its names, its layers, its bounds, and the page that documents it.
 
-use clap::{Args, Command, Parser};
-use config::{CheckFlags, EngineArgs, EngineKind, Role, ServeConfig, ServeFlags};
-use config::{ComputeType, CudaGraphConfig, DeviceChoice, TransferBackend, World};
+mod common;
+
+use clap::{Args, Command};
+use common::{Files, refused, serve};
+use config::{CheckFlags, EngineArgs, EngineKind, Role, ServeFlags};
+use config::{ComputeType, CudaGraphConfig, DeviceChoice, TransferBackend};
 use std::path::Path;
-
-#[derive(Parser)]
-struct Serve {
-    #[command(flatten)]
-    flags: ServeFlags,
-}
-
-/// Parses and resolves a command line whose model folder is this crate's.
-fn serve(flags: &[&str]) -> Result<ServeConfig, String> {
-    let start = ["serve", "--model-path", env!("CARGO_MANIFEST_DIR")];
-    let parsed = Serve::try_parse_from(start.iter().chain(flags)).map_err(|e| e.to_string())?;
-    parsed.flags.resolve(&World::default()).map_err(|error| error.to_string())
-}
-
-#[track_caller]
-fn refused(flags: &[&str], words: &[&str]) {
-    let error = serve(flags).expect_err("should be refused");
-    for word in words {
-        assert!(error.contains(word), "{flags:?}: {error:?} does not say {word:?}");
-    }
-}
 
 #[track_caller]
 fn yaml_refused(yaml: &str, words: &[&str]) {
@@ -77,18 +59,14 @@ fn defaults_make_a_laptop_server() {
 
 #[test]
 fn each_layer_wins_over_the_one_before() {
-    let folder = std::env::temp_dir().join(format!("triptych-options-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("agg.yaml");
+    let files = Files::new("layers");
     let yaml = "max_batch_size: 3\nmax_seq_len: 300\nkv_cache_config:\n  tokens_per_block: 16\n  \
                 enable_block_reuse: false\n";
-    std::fs::write(&file, yaml).unwrap();
+    let file = files.write("agg.yaml", yaml);
     let json = r#"{"max_batch_size": 4, "kv_cache_config": {"tokens_per_block": 64}}"#;
-    let file = file.to_str().unwrap().to_owned();
     let flags =
         ["--extra-engine-args", &file, "--override-engine-args", json, "--kv-block-size", "8"];
     let args = serve(&flags).unwrap().worker.engine;
-    std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(args.max_seq_len, Some(300), "the file alone");
     assert!(!args.kv_cache.enable_block_reuse, "the file alone");
     assert_eq!(args.max_batch_size, 4, "JSON over file");
@@ -191,7 +169,7 @@ fn the_keys_of_transfers_are_heard() {
 
 #[test]
 fn the_documented_default_of_every_key_is_accepted_by_it() {
-    let command = Serve::augment();
+    let command = ServeFlags::augment_args(Command::new("serve"));
     let page = config::document::options_markdown();
     let rows = page.lines().skip_while(|line| !line.starts_with("## Keys")).filter_map(|line| {
         let cells: Vec<_> = line.strip_prefix("| `")?.split(" | ").collect();
@@ -250,22 +228,16 @@ fn roles_may_be_repeated_and_spelt_out() {
 
 #[test]
 fn a_model_is_a_folder_or_an_id_in_the_local_cache() {
-    let cache = std::env::temp_dir().join(format!("triptych-hub-{}", std::process::id()));
+    let files = Files::new("hub");
+    let cache = files.path();
     let snapshot = cache.join("models--Qwen--Tiny-2B/snapshots/abc");
     std::fs::create_dir_all(&snapshot).unwrap();
     std::fs::create_dir_all(cache.join("models--Qwen--Tiny-2B/refs")).unwrap();
     std::fs::write(cache.join("models--Qwen--Tiny-2B/refs/main"), "abc\n").unwrap();
-    let found = config::model_path::find("Qwen/Tiny-2B", Some(&cache)).unwrap();
+    let found = config::model_path::find("Qwen/Tiny-2B", Some(cache)).unwrap();
     assert_eq!((found.folder, found.name.as_str()), (snapshot, "Qwen/Tiny-2B"));
-    let absent = config::model_path::find("Qwen/Other", Some(&cache)).unwrap_err();
+    let absent = config::model_path::find("Qwen/Other", Some(cache)).unwrap_err();
     assert!(absent.message.contains("hf download Qwen/Other"), "{}", absent.message);
-    let path = config::model_path::find("/no/such/folder", Some(&cache)).unwrap_err();
+    let path = config::model_path::find("/no/such/folder", Some(cache)).unwrap_err();
     assert!(path.message.contains("no such folder") && !path.message.contains("download"));
-    std::fs::remove_dir_all(&cache).unwrap();
-}
-
-impl Serve {
-    fn augment() -> Command {
-        ServeFlags::augment_args(Command::new("serve"))
-    }
 }
