@@ -3,7 +3,7 @@
 use engine::{Backend, EncodeJob, Engine, EngineConfig, SchedulerConfig, SeqEvent, SeqRequest};
 use engine::{SeqSink, Until, Used, usual_graph_batch_sizes};
 use media::{Image, Size};
-use models::{Description, MediaPlan, Model};
+use models::{Description, MediaPlan, Model, PreparedMedia};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -233,11 +233,8 @@ impl Rig {
         };
         let prompt = expand(&ask.prompt, &self.description.spec.placeholders, &[item])?;
         let request = self.request(prompt, ask.n_tokens);
-        let n_bytes = plan.n_tokens as usize * self.engine.n_row_bytes();
-        let rows = self.engine.embeddings().alloc(n_bytes);
-        let rows = rows.ok_or_else(|| Error::internal("no memory for a picture's rows"))?;
         let (engine, id, failed) = (self.engine.clone(), request.id, sender.clone());
-        let job = EncodeJob { id, item_idx: 0, media, rows, used: Used::Elsewhere };
+        let job = self.job(id, media)?;
         self.engine.submit(request, sink(sender.clone(), idx))?;
         let supply = move |rows| match rows {
             Ok(rows) => engine.supply(id, 0, rows),
@@ -254,16 +251,12 @@ impl Rig {
         let image = ask.picture.as_ref().ok_or_else(|| Error::internal("no picture"))?;
         let plan = plan(&self.description, image.size())?;
         let media = self.description.processor.prepare(image, &plan, "{}")?;
-        let n_bytes = plan.n_tokens as usize * self.engine.n_row_bytes();
         let (sender, receiver) = channel();
         let (mut n_shown, mut n_ended) = (0, 0);
         while !is_over.load(Ordering::Relaxed) || n_ended < n_shown {
             while !is_over.load(Ordering::Relaxed) && n_shown - n_ended < PICTURES_BESIDE_MAX {
                 let id = RequestId(u128::from(self.n_asked.fetch_add(1, Ordering::Relaxed)));
-                let rows = self.engine.embeddings().alloc(n_bytes);
-                let rows = rows.ok_or_else(|| Error::internal("no memory for a picture's rows"))?;
-                let media = media.clone();
-                let job = EncodeJob { id, item_idx: 0, media, rows, used: Used::Elsewhere };
+                let job = self.job(id, media.clone())?;
                 let sender = sender.clone();
                 let told = move |rows: Result<_>| drop(sender.send(rows.map(|_| ())));
                 self.engine.encode(job, Box::new(told))?;
@@ -274,6 +267,14 @@ impl Rig {
             n_ended += 1;
         }
         Ok(n_shown)
+    }
+
+    /// The only picture of request `id`, and memory for its rows. Errors: there is none.
+    fn job(&self, id: RequestId, media: PreparedMedia) -> Result<EncodeJob> {
+        let n_bytes = media.plan.n_tokens as usize * self.engine.n_row_bytes();
+        let rows = self.engine.embeddings().alloc(n_bytes);
+        let rows = rows.ok_or_else(|| Error::internal("no memory for a picture's rows"))?;
+        Ok(EncodeJob { id, item_idx: 0, media, rows, used: Used::Elsewhere })
     }
 
     fn request(&self, prompt: ExpandedPrompt, n_tokens: u32) -> SeqRequest {
