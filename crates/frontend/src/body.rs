@@ -2,13 +2,19 @@
 
 use crate::admission::Place;
 use crate::openai::error::ApiError;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use config::FrontendConfig;
 use futures::StreamExt;
+use std::time::Duration;
 use tokio::time::timeout;
 use types::{Error, ErrorKind};
+
+/// Of a body that is too large, so many bytes more are received and dropped, for so long: a client
+/// that is still sending would not see the answer.
+const DRAINED_BYTES_MAX: usize = 256 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Reads a JSON body. Errors: 415, 413, 408, 429.
 pub(crate) async fn read(
@@ -20,7 +26,10 @@ pub(crate) async fn read(
     check_type(headers)?;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if let Some(n_bytes) = announced.and_then(|text| text.parse::<usize>().ok()) {
-        check_size(n_bytes, config.limits.body_bytes_max)?;
+        if let Err(refusal) = check_size(n_bytes, config.limits.body_bytes_max) {
+            let _ = timeout(DRAIN_TIME, drain(body.into_data_stream())).await;
+            return Err(refusal);
+        }
         place.hold(n_bytes)?;
     }
     let receive = receive(body, place, config.limits.body_bytes_max);
@@ -43,11 +52,24 @@ async fn receive(body: Body, place: &mut Place, most: usize) -> Result<Bytes, Ap
     let mut bytes = BytesMut::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| broken())?;
-        check_size(bytes.len() + piece.len(), most)?;
+        if let Err(refusal) = check_size(bytes.len() + piece.len(), most) {
+            let _ = timeout(DRAIN_TIME, drain(pieces)).await;
+            return Err(refusal);
+        }
         place.hold(bytes.len() + piece.len())?;
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes.freeze())
+}
+
+async fn drain(mut pieces: BodyDataStream) {
+    let mut n_bytes = 0;
+    while let Some(Ok(piece)) = pieces.next().await {
+        n_bytes += piece.len();
+        if n_bytes > DRAINED_BYTES_MAX {
+            break;
+        }
+    }
 }
 
 fn check_size(n_bytes: usize, most: usize) -> Result<(), ApiError> {

@@ -21,11 +21,13 @@ mod pace;
 mod patience;
 mod phase;
 mod plan;
+mod reader;
 mod request_id;
 mod run;
 mod server;
 mod shutdown;
 
 pub use door::{Door, check_tls};
+pub use reader::ChatReader;
 pub use server::serve;
 pub use shutdown::{Shutdown, ShutdownTrigger};

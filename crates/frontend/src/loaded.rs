@@ -22,6 +22,8 @@ pub(crate) struct LoadedModel {
     pub(crate) defaults: GenerationDefaults,
     /// Longest prompt and answer together, in tokens.
     pub(crate) max_seq_len: usize,
+    /// So many bytes of text take at least one token.
+    pub(crate) longest_token_bytes: usize,
     /// Media that its workers read.
     pub(crate) media_kinds: Vec<MediaKind>,
     /// Changes whenever anything in the card does.
@@ -29,10 +31,12 @@ pub(crate) struct LoadedModel {
 }
 
 impl LoadedModel {
-    fn load(card: &ModelCard, digest: Digest) -> Result<Self> {
+    pub(crate) fn load(card: &ModelCard, digest: Digest) -> Result<Self> {
+        let tokenizer = Arc::new(Tokenizer::from_card(card)?);
         Ok(Self {
             digest,
-            tokenizer: Arc::new(Tokenizer::from_card(card)?),
+            longest_token_bytes: tokenizer.longest_token_bytes(),
+            tokenizer,
             template: ChatTemplate::from_card(card)?,
             defaults: GenerationDefaults::from_card(card)?,
             max_seq_len: card.max_seq_len as usize,

@@ -40,6 +40,7 @@ pub(crate) fn plan(
         documents: None,
         kwargs: request.rendering.template_kwargs,
     };
+    check_bytes(&request.conversation.messages, model)?;
     let messages = Value::Array(request.conversation.messages);
     let prompt = tokenize_chat(&model.template, &model.tokenizer, &messages, &options)?;
     check_length(prompt.len(), request.wishes.max_tokens, model.max_seq_len)?;
@@ -54,6 +55,33 @@ pub(crate) fn plan(
         first_token_deadline: envelope.first_token_deadline,
         trace: envelope.trace,
     })
+}
+
+/// Tokenising takes long where there is much of it, so what cannot fit in any case is refused
+/// before.
+fn check_bytes(messages: &[Value], model: &LoadedModel) -> Result<()> {
+    /// Composing characters and the like may leave this part of the bytes.
+    const NORMALISED_PART_MIN: usize = 4;
+    let n_bytes: usize = messages.iter().map(|message| text_bytes(&message["content"])).sum();
+    let most = model.max_seq_len.saturating_mul(model.longest_token_bytes);
+    if n_bytes / NORMALISED_PART_MIN <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "The model's context is {} tokens, but the messages have {n_bytes} bytes of text, more \
+         than so many tokens can hold.",
+        model.max_seq_len
+    );
+    Err(Error::new(ErrorKind::ContextLengthExceeded, message).at("messages"))
+}
+
+/// Bytes of a content's text, which is a string or in parts.
+fn text_bytes(content: &Value) -> usize {
+    match content {
+        Value::String(text) => text.len(),
+        Value::Array(parts) => parts.iter().map(|part| text_bytes(&part["text"])).sum(),
+        _ => 0,
+    }
 }
 
 /// Exact for text. A medium takes one token here and more once its size is known, so what is

@@ -12,6 +12,7 @@ use crate::phase::{Phase, Phases};
 use crate::request_id;
 use crate::shutdown::Shutdown;
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware;
@@ -76,7 +77,9 @@ async fn models(State(app): State<Arc<App>>) -> Response {
     json(model_list::list(&app.backend.models()))
 }
 
-async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
+async fn model(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>) -> Response {
+    // No model has a name that is not UTF-8.
+    let name = name.map(|Path(name)| name).unwrap_or_default();
     let models = app.backend.models();
     match models.iter().find(|model| model.name == name) {
         Some(model) => json(model_list::one(model).to_string()),

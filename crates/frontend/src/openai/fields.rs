@@ -102,7 +102,7 @@ impl Fields {
         match self.rest.keys().next() {
             None => Ok(()),
             Some(name) => {
-                let path = self.path(name);
+                let path = self.path(&shorten(name));
                 let message = format!("Unknown parameter: '{path}'.");
                 Err(ApiError::invalid("unknown_parameter", &path, message))
             }
@@ -140,6 +140,12 @@ pub(crate) fn number(path: &str, value: &Value, bounds: RangeInclusive<f32>) -> 
         return Err(above(path, "decimal", bounds.end(), value));
     }
     Ok(number as f32)
+}
+
+/// What a client wrote, short enough to repeat to it.
+pub(crate) fn shorten(text: &str) -> String {
+    const SHOWN_MAX: usize = 64;
+    text.chars().take(SHOWN_MAX).collect()
 }
 
 pub(crate) fn missing(path: &str) -> ApiError {

@@ -3,7 +3,7 @@
 //! Nothing is fetched and no file is opened here: that is the encoding worker's, under its policy.
 
 use super::error::ApiError;
-use super::fields::{Parsed, wrong_value};
+use super::fields::{Parsed, shorten, wrong_value};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -42,7 +42,7 @@ pub(crate) fn source(
     if is_http("http://") || is_http("https://") {
         return Ok(MediaSource::Url(url.to_owned()));
     }
-    if url.starts_with('/') {
+    if url.starts_with('/') && !url.contains('\0') {
         return Ok(MediaSource::Path(url.to_owned()));
     }
     Err(wrong_value(path, "an address of another form", FORMS))
@@ -88,8 +88,7 @@ fn is_of_kind(media_type: &str, kind: MediaKind) -> bool {
 }
 
 fn unsupported_type(media_type: &str, kind: MediaKind, path: &str) -> ApiError {
-    const SHOWN_BYTES_MAX: usize = 64;
-    let shown: String = media_type.chars().take(SHOWN_BYTES_MAX).collect();
+    let shown = shorten(media_type);
     let wanted = kind.name();
     let message =
         format!("The data URL in '{path}' is of type '{shown}', not of an {wanted} type.");
@@ -165,6 +164,7 @@ mod tests {
         check("file://elsewhere/tmp/a.png", Err(400));
         check("file:///tmp/%zz", Err(400));
         check("file:///tmp/%00", Err(400));
+        check("/tmp/\0", Err(400));
         check(&format!("/{}", "a".repeat(ADDRESS_BYTES_MAX)), Err(400));
     }
 }

@@ -3,7 +3,9 @@
 //! The template never sees an address: a medium is a part `{"type": "image"}` to it.
 
 use super::error::ApiError;
-use super::fields::{Fields, Parsed, missing, too_long, unsupported, wrong_type, wrong_value};
+use super::fields::{
+    Fields, Parsed, missing, shorten, too_long, unsupported, wrong_type, wrong_value,
+};
 use super::media_url;
 use crate::conversation::Conversation;
 use config::frontend::FrontendLimits;
@@ -250,10 +252,4 @@ fn sorted(value: Value) -> Value {
         Value::Array(items) => items.into_iter().map(sorted).collect(),
         leaf @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => leaf,
     }
-}
-
-/// What a client wrote, short enough to repeat to it.
-fn shorten(text: &str) -> String {
-    const SHOWN_MAX: usize = 64;
-    text.chars().take(SHOWN_MAX).collect()
 }

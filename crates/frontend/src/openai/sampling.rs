@@ -1,7 +1,7 @@
 //! The fields that say how tokens are chosen and when the answer ends.
 
 use super::error::ApiError;
-use super::fields::{self, Fields, Parsed, too_long, wrong_type, wrong_value};
+use super::fields::{self, Fields, Parsed, shorten, too_long, wrong_type, wrong_value};
 use crate::conversation::SamplingWishes;
 use config::frontend::FrontendLimits;
 use serde_json::Value;
@@ -75,9 +75,10 @@ fn logit_bias(fields: &mut Fields) -> Parsed<Vec<(u32, f32)>> {
     }
     map.iter()
         .map(|(token, bias)| {
+            let token = shorten(token);
             let path = format!("logit_bias.{token}");
             let id = token.parse().map_err(|_| {
-                wrong_value("logit_bias", &format!("the key '{token:.32}'"), "token ids as keys")
+                wrong_value("logit_bias", &format!("the key '{token}'"), "token ids as keys")
             })?;
             Ok((id, fields::number(&path, bias, -100.0..=100.0)?))
         })
