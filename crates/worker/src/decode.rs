@@ -1,9 +1,10 @@
 //! The decode stage alone: pull the KV blocks that are not here, join the running batch, stream.
 
 use crate::cancelled::counting_cancellation;
+use crate::events::{Events, events};
 use crate::prefill::{block_root, layout};
 use crate::pull;
-use crate::sequence::{AbortOnDrop, Choices, Events, events, expand_prompt};
+use crate::sequence::{AbortOnDrop, Choices, expand_prompt};
 use crate::worker::Shared;
 use engine::{ImportRequest, SeqEvent};
 use planes::{ReplySender, random};

@@ -9,6 +9,7 @@ mod cancelled;
 mod credit;
 mod decode;
 mod encode;
+mod events;
 mod handler;
 mod media_bytes;
 mod media_items;

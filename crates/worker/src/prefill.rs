@@ -3,9 +3,10 @@
 
 use crate::cancelled::counting_cancellation;
 use crate::encode::{ReleaseOnDrop, encode, hold_media, lend};
+use crate::events::{Events, events};
 use crate::media_items::{Described, describe, n_row_bytes};
 use crate::pull;
-use crate::sequence::{AbortOnDrop, Choices, Events, events, expand_prompt};
+use crate::sequence::{AbortOnDrop, Choices, expand_prompt};
 use crate::worker::{LEASE_TIME, ROWS_DEADLINE, Shared};
 use engine::{Engine, SeqEvent, SeqRequest, Until, Used};
 use futures::future::{self, BoxFuture, try_join_all};
