@@ -5,7 +5,7 @@ use crate::guard::{Guard, Part};
 use crate::pieces::Pieces;
 use crate::stream::Decoder;
 use crate::words::Words;
-use serde::de::IgnoredAny;
+use std::panic::catch_unwind;
 use std::sync::OnceLock;
 use types::card::ModelCard;
 use types::{Error, Result, TokenId};
@@ -44,9 +44,9 @@ impl Tokenizer {
     pub fn from_card(card: &ModelCard) -> Result<Self> {
         let broken = || unusable("the model's tokenizer.json is missing or cannot be read".into());
         let bytes = card.file("tokenizer.json").ok_or_else(broken)?;
-        // The library takes some files for JSON that are not, and then panics.
-        serde_json::from_slice::<IgnoredAny>(bytes).map_err(|_| broken())?;
-        let mut library = tokenizers::Tokenizer::from_bytes(bytes).map_err(|_| broken())?;
+        // Of some broken files the library says so by a panic.
+        let read = catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes));
+        let mut library = read.map_err(|_| broken())?.map_err(|_| broken())?;
         // A prompt is never cut or filled up behind the caller's back.
         library.with_truncation(None).map_err(|_| broken())?.with_padding(None);
         let decoder = serde_json::to_value(library.get_decoder()).map_err(|_| broken())?;

@@ -65,7 +65,7 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         out.push_str(before);
-        let Some(end) = tag.find("%}") else { break };
+        let Some(end) = tag[2..].find("%}").map(|at| 2 + at) else { break };
         let words = &tag[2..end];
         match words.trim_matches(['-', '+', ' ', '\t', '\n', '\r']) {
             "generation" => out.push_str(&format!("{{%{}", words.replace("generation", "if true"))),
