@@ -35,15 +35,32 @@ pub(crate) struct Answer {
 pub(crate) struct Choice {
     text: TextStream,
     n_tokens: usize,
-    /// Text that can be sent.
-    pub(crate) pending_text: String,
+    /// What can be sent.
+    pub(crate) pending: Pending,
     n_bytes_shown: usize,
-    /// Tokens whose log probabilities were asked for and can be sent: those of which some text is
-    /// in the answer. So those of a stop string are never sent.
-    pub(crate) pending_tokens: Vec<OutputToken>,
-    /// Those of which nothing was shown yet, each with the byte of the text where it begins.
+    /// Tokens whose log probabilities were asked for and of which nothing was shown yet, each with
+    /// the byte of the text where it begins.
     held_tokens: VecDeque<(usize, OutputToken)>,
     pub(crate) finish: Option<FinishReason>,
+}
+
+/// Text that can be sent, in the pieces in which it became certain: one for each token that
+/// completed some.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) text: String,
+    /// Tokens whose log probabilities were asked for: those of which some text is in the answer. So
+    /// those of a stop string are never sent.
+    pub(crate) tokens: Vec<OutputToken>,
+    /// Where each piece ends.
+    ends: Vec<PieceEnd>,
+}
+
+/// Bytes of text and number of tokens up to the end of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct PieceEnd {
+    text: usize,
+    tokens: usize,
 }
 
 impl Answer {
@@ -59,9 +76,8 @@ impl Answer {
                 wishes.stop.clone(),
             ),
             n_tokens: 0,
-            pending_text: String::new(),
+            pending: Pending::default(),
             n_bytes_shown: 0,
-            pending_tokens: Vec::new(),
             held_tokens: VecDeque::new(),
             finish: None,
         };
@@ -141,6 +157,7 @@ impl Choice {
             self.held_tokens.push_back((begins_at, token));
         }
         self.show(&delta.text);
+        self.pending.end_piece();
         if delta.is_stopped {
             self.held_tokens.clear();
             self.finish = Some(FinishReason::Stop);
@@ -149,12 +166,12 @@ impl Choice {
     }
 
     fn show(&mut self, text: &str) {
-        self.pending_text.push_str(text);
+        self.pending.text.push_str(text);
         self.n_bytes_shown += text.len();
         let n_shown = self.n_bytes_shown;
         let shown = |(begins_at, _): &mut (usize, OutputToken)| *begins_at < n_shown;
         while let Some((_, token)) = self.held_tokens.pop_front_if(shown) {
-            self.pending_tokens.push(token);
+            self.pending.tokens.push(token);
         }
     }
 
@@ -165,8 +182,40 @@ impl Choice {
             self.finish = Some(if delta.is_stopped { FinishReason::Stop } else { reason });
             // Tokens without any text count as shown when all text is.
             let rest = std::mem::take(&mut self.held_tokens).into_iter().map(|(_, token)| token);
-            self.pending_tokens.extend(rest.filter(|_| !delta.is_stopped));
+            self.pending.tokens.extend(rest.filter(|_| !delta.is_stopped));
+            self.pending.end_piece();
         }
+    }
+}
+
+impl Pending {
+    /// What came since the last piece, if anything did, is one.
+    fn end_piece(&mut self) {
+        let end = PieceEnd { text: self.text.len(), tokens: self.tokens.len() };
+        if self.ends.last().copied().unwrap_or_default() != end {
+            self.ends.push(end);
+        }
+    }
+
+    /// Number of pieces.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Each piece's text and tokens, in order.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (&str, &[OutputToken])> {
+        let begins = std::iter::once(&PieceEnd { text: 0, tokens: 0 }).chain(&self.ends);
+        let spans = begins.zip(&self.ends);
+        spans.map(|(from, to)| {
+            (&self.text[from.text..to.text], &self.tokens[from.tokens..to.tokens])
+        })
+    }
+
+    /// Forgets what was sent; the memory is used again.
+    pub(crate) fn clear(&mut self) {
+        self.text.clear();
+        self.tokens.clear();
+        self.ends.clear();
     }
 }
 

@@ -1,7 +1,8 @@
 //! An answer piece by piece: server-sent events of `chat.completion.chunk` objects.
 //!
-//! What all chunks of a request have in common is written once; each event is then a few appends to
-//! a buffer whose memory is used again once its pieces have been sent.
+//! Every piece of text is an event of its own; those that are ready together share a write. What
+//! all events of a choice have in common is written once, so each event is three appends to a
+//! buffer.
 
 use super::completion::{Header, finish_word, usage};
 use super::error::ApiError;
@@ -10,8 +11,16 @@ use crate::answer::{Answer, Choice};
 use crate::conversation::Delivery;
 use bytes::{BufMut, Bytes, BytesMut};
 use text::Tokenizer;
+use types::output::OutputToken;
 
-const USAGE_LATER: &str = ",\"usage\":null";
+/// What ends an event that says no more of its choice, where usage comes later and where it does
+/// not.
+const PLAIN_END: &str = "},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
+const PLAIN_END_USAGE_LATER: &str =
+    "},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n";
+
+/// Bytes that a piece of text takes beside itself: `"content":` and its quotes.
+const CONTENT_BYTES: usize = 12;
 
 /// Writes the events of one request.
 pub(crate) struct ChunkWriter {
@@ -23,8 +32,15 @@ pub(crate) struct ChunkWriter {
     written: Vec<Written>,
 }
 
+/// One choice's events.
+struct Written {
+    /// `data: {…"delta":{`
+    opening: String,
+    state: State,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Written {
+enum State {
     Nothing,
     Beginning,
     End,
@@ -41,11 +57,15 @@ impl ChunkWriter {
             quoted(header.model),
             quoted(header.fingerprint),
         );
+        let written = |idx| Written {
+            opening: format!("{opening}\"choices\":[{{\"index\":{idx},\"delta\":{{"),
+            state: State::Nothing,
+        };
         Self {
             out: BytesMut::new(),
-            opening,
             include_usage: delivery.include_usage,
-            written: vec![Written::Nothing; n_choices],
+            written: (0..n_choices).map(written).collect(),
+            opening,
         }
     }
 
@@ -63,18 +83,16 @@ impl ChunkWriter {
     pub(crate) fn pieces(&mut self, answer: &mut Answer) {
         let tokenizer = &answer.model.tokenizer;
         for (idx, choice) in answer.choices.iter_mut().enumerate() {
-            if self.written[idx] == Written::Nothing {
-                self.choice(idx, "null", "null", |out| {
+            if self.written[idx].state == State::Nothing {
+                self.event(idx, |out| {
                     out.put_slice(br#""role":"assistant","content":"","refusal":null"#);
                 });
-                self.written[idx] = Written::Beginning;
+                self.written[idx].state = State::Beginning;
             }
-            if !choice.pending_text.is_empty() || !choice.pending_tokens.is_empty() {
-                self.piece(idx, choice, tokenizer);
-            }
-            if let (Some(reason), Written::Beginning) = (choice.finish, self.written[idx]) {
-                self.choice(idx, "null", &format!("\"{}\"", finish_word(reason)), |_| {});
-                self.written[idx] = Written::End;
+            self.pending(idx, choice, tokenizer);
+            if let (Some(reason), State::Beginning) = (choice.finish, self.written[idx].state) {
+                self.full_event(idx, "null", &format!("\"{}\"", finish_word(reason)), |_| {});
+                self.written[idx].state = State::End;
             }
         }
     }
@@ -94,32 +112,49 @@ impl ChunkWriter {
         self.put(&["event: error\ndata: ", &error.body(), "\n\n"]);
     }
 
-    fn piece(&mut self, idx: usize, choice: &mut Choice, tokenizer: &Tokenizer) {
-        let tokens = std::mem::take(&mut choice.pending_tokens);
-        let logprobs = match tokens.is_empty() {
-            true => "null".to_owned(),
-            false => logprobs::content(&tokens, tokenizer).to_string(),
-        };
-        self.choice(idx, &logprobs, "null", |out| {
-            out.put_slice(b"\"content\":");
-            // Writing into memory cannot fail.
-            let _ = serde_json::to_writer(out.writer(), &choice.pending_text);
-        });
-        choice.pending_text.clear();
+    fn pending(&mut self, idx: usize, choice: &mut Choice, tokenizer: &Tokenizer) {
+        let pending = &mut choice.pending;
+        let event_bytes =
+            self.written[idx].opening.len() + CONTENT_BYTES + PLAIN_END_USAGE_LATER.len();
+        self.out.reserve(pending.len() * event_bytes + pending.text.len());
+        for (text, tokens) in pending.pieces() {
+            self.piece(idx, text, tokens, tokenizer);
+        }
+        pending.clear();
     }
 
-    fn choice(
+    fn piece(&mut self, idx: usize, text: &str, tokens: &[OutputToken], tokenizer: &Tokenizer) {
+        let write_delta = |out: &mut BytesMut| {
+            out.put_slice(b"\"content\":");
+            // Writing into memory cannot fail.
+            let _ = serde_json::to_writer(out.writer(), text);
+        };
+        if tokens.is_empty() {
+            self.event(idx, write_delta);
+        } else {
+            let logprobs = logprobs::content(tokens, tokenizer).to_string();
+            self.full_event(idx, &logprobs, "null", write_delta);
+        }
+    }
+
+    /// An event of a choice that goes on, without log probabilities.
+    fn event(&mut self, idx: usize, write_delta: impl FnOnce(&mut BytesMut)) {
+        self.out.put_slice(self.written[idx].opening.as_bytes());
+        write_delta(&mut self.out);
+        let end = if self.include_usage { PLAIN_END_USAGE_LATER } else { PLAIN_END };
+        self.out.put_slice(end.as_bytes());
+    }
+
+    fn full_event(
         &mut self,
         idx: usize,
         logprobs: &str,
         finish: &str,
         write_delta: impl FnOnce(&mut BytesMut),
     ) {
-        let number = idx.to_string();
-        let usage = if self.include_usage { USAGE_LATER } else { "" };
-        self.out.put_slice(self.opening.as_bytes());
-        self.put(&["\"choices\":[{\"index\":", &number, ",\"delta\":{"]);
+        self.out.put_slice(self.written[idx].opening.as_bytes());
         write_delta(&mut self.out);
+        let usage = if self.include_usage { ",\"usage\":null" } else { "" };
         self.put(&["},\"logprobs\":", logprobs, ",\"finish_reason\":", finish, "}]", usage]);
         self.put(&["}\n\n"]);
     }

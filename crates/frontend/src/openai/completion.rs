@@ -1,7 +1,7 @@
 //! A whole answer in one body: the `chat.completion` object.
 
 use super::logprobs;
-use crate::answer::{Answer, Choice, Usage};
+use crate::answer::{Answer, Choice, Pending, Usage};
 use serde_json::{Value, json};
 use text::Tokenizer;
 use types::output::FinishReason;
@@ -36,8 +36,7 @@ pub(crate) fn body(header: &Header<'_>, answer: &mut Answer) -> String {
 }
 
 fn choice(idx: usize, choice: &mut Choice, tokenizer: &Tokenizer) -> Value {
-    let text = std::mem::take(&mut choice.pending_text);
-    let tokens = std::mem::take(&mut choice.pending_tokens);
+    let Pending { text, tokens, .. } = std::mem::take(&mut choice.pending);
     let logprobs = match tokens.is_empty() {
         true => Value::Null,
         false => logprobs::content(&tokens, tokenizer),

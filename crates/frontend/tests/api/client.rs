@@ -104,6 +104,8 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
+    /// Pieces in which the body was sent, where it was sent in pieces.
+    pub(crate) n_chunks: usize,
 }
 
 impl Response {
@@ -118,8 +120,8 @@ impl Response {
         };
         let headers: Vec<_> = lines.filter_map(header).collect();
         let is_chunked = headers.iter().any(|(name, _)| name == "transfer-encoding");
-        let body = if is_chunked { unchunk(rest) } else { rest.to_owned() };
-        Self { status: status.unwrap_or(0), headers, body }
+        let (body, n_chunks) = if is_chunked { unchunk(rest) } else { (rest.to_owned(), 0) };
+        Self { status: status.unwrap_or(0), headers, body, n_chunks }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -129,6 +131,15 @@ impl Response {
 
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
+    }
+
+    /// The text of a streamed answer, all pieces together.
+    pub(crate) fn streamed_text(&self) -> String {
+        let text = |(_, data): (String, String)| {
+            let chunk: Value = serde_json::from_str(&data).ok()?;
+            Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned())
+        };
+        self.events().into_iter().filter_map(text).collect()
     }
 
     /// The server-sent events, as they were written: `name` (empty for most) and data.
@@ -142,15 +153,16 @@ impl Response {
     }
 }
 
-fn unchunk(mut rest: &str) -> String {
-    let mut body = String::new();
+fn unchunk(mut rest: &str) -> (String, usize) {
+    let (mut body, mut n_chunks) = (String::new(), 0);
     while let Some((size, after)) = rest.split_once("\r\n") {
         let size = usize::from_str_radix(size, 16).unwrap();
         if size == 0 {
             break;
         }
         body += &after[..size];
+        n_chunks += 1;
         rest = after[size..].strip_prefix("\r\n").unwrap();
     }
-    body
+    (body, n_chunks)
 }

@@ -58,7 +58,7 @@ async fn failures_after_the_first_token_are_events() {
     let response = chat(&server, &body(json!({"stream": true}))).await;
     assert_eq!(response.status, 200);
     let events = response.events();
-    assert_eq!(content(&events), ["", "Hel"]);
+    assert_eq!(content(&events).concat(), "Hel");
     let (name, data) = events.last().unwrap();
     let error: Value = serde_json::from_str(data).unwrap();
     assert_eq!(name, "error");
@@ -79,7 +79,7 @@ async fn answers_that_break_off_are_errors() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_ready_together_share_a_chunk_and_late_ones_do_not_wait() {
+async fn every_token_is_an_event_and_late_ones_do_not_wait() {
     let ready = vec![
         admitted(),
         say(0, "a"),
@@ -93,7 +93,9 @@ async fn tokens_that_are_ready_together_share_a_chunk_and_late_ones_do_not_wait(
     ];
     let server = Server::start(&Fake::new(ready)).await;
     let response = chat(&server, &body(json!({"stream": true}))).await;
-    assert_eq!(content(&response.events()), ["", "ab", "c", "de"]);
+    assert_eq!(content(&response.events()), ["", "a", "b", "c", "d", "e"]);
+    // Those that are ready together share a write: the beginning alone, a pause, and the end.
+    assert_eq!(response.n_chunks, 3);
     assert_eq!(response.events().last().unwrap().1, "[DONE]");
 }
 
