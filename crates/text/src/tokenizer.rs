@@ -42,11 +42,13 @@ impl Tokenizer {
     ///
     /// Errors: it is missing or broken, or decodes in a way that is not supported.
     pub fn from_card(card: &ModelCard) -> Result<Self> {
-        let broken = || unusable("the model's tokenizer.json is missing or cannot be read".into());
         let bytes = card.file("tokenizer.json").ok_or_else(broken)?;
         // Of some broken files the library says so by a panic.
-        let read = catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes));
-        let mut library = read.map_err(|_| broken())?.map_err(|_| broken())?;
+        catch_unwind(|| Self::read(bytes)).unwrap_or_else(|_| Err(broken()))
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let mut library = tokenizers::Tokenizer::from_bytes(bytes).map_err(|_| broken())?;
         // A prompt is never cut or filled up behind the caller's back.
         library.with_truncation(None).map_err(|_| broken())?.with_padding(None);
         let decoder = serde_json::to_value(library.get_decoder()).map_err(|_| broken())?;
@@ -182,6 +184,10 @@ impl Tokenizer {
     fn takes(&self, part: &Part, side: impl Fn(&Special) -> bool) -> bool {
         matches!(part, Part::Special(idx) if side(&self.special[*idx]))
     }
+}
+
+fn broken() -> Error {
+    unusable("the model's tokenizer.json is missing or cannot be read".into())
 }
 
 /// What the post-processor puts before a text.
