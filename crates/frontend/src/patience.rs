@@ -1,5 +1,5 @@
-//! [`Patient`]: a connection that is given up when nobody takes what is written to it. A client that
-//! stops reading would otherwise hold a place and an answer for as long as it likes.
+//! [`Patient`]: a connection that is given up when nobody takes what is written to it. A client
+//! that stops reading would otherwise hold a place and an answer for as long as it likes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -141,7 +141,8 @@ fn check_answers(sheet: &Sheet, outcomes: &[Outcome]) {
     let slowest = sheet.check(&asked);
     let n_slow = n_of(outcomes, Manner::Dawdles);
     println!(
-        "{} read, {n_slow} dawdled; {} left asking, {} waiting, {} listening; slowest {slowest:.2?}",
+        "{} read, {n_slow} dawdled; {} left asking, {} waiting, {} listening; slowest \
+         {slowest:.2?}",
         n_of(outcomes, Manner::Reads),
         n_of(outcomes, Manner::LeavesAsking),
         n_of(outcomes, Manner::LeavesWaiting),
