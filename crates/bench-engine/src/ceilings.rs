@@ -63,7 +63,7 @@ pub(crate) fn seconds(device: &Device, mut run: impl FnMut() -> Result<()>) -> R
 fn product(device: &Device, side: usize) -> Result<f64> {
     let weight = random_bf16(side * side, 1);
     let bytes = bytemuck::cast_slice(&weight);
-    let matrix = Matrix { dtype: DType::Bf16, n_rows: side, n_columns: side, bytes };
+    let matrix = Matrix { dtype: DType::Bf16, n_rows: side, n_columns: side, bytes: bytes.into() };
     let weight = Weight::pack(device, &[matrix], &[], Arrangement::Stacked)?;
     let x = activations(device, &[side, side], 2)?;
     let run = || linear(device, &x, &weight, Activation::None).map(drop);

@@ -41,6 +41,8 @@ pub(crate) struct TowerShape {
     pub(crate) n_inputs: usize,
     /// Patches that become one token.
     pub(crate) n_merged: usize,
+    /// Columns between the two products over tokens.
+    pub(crate) inner_width: usize,
     /// Columns of a token.
     pub(crate) n_outputs: usize,
 }
@@ -74,7 +76,7 @@ impl Shapes {
     pub(crate) fn read(folder: &Path, weight_dtype: DType) -> Result<Self> {
         let config = read_config(folder)?;
         let text = TextShape::of(&config)?;
-        let tower = config.get("vision_config").and_then(|vision| TowerShape::of(vision, &text));
+        let tower = TowerShape::of(&config, &text);
         Ok(Self { text, tower, weight_dtype })
     }
 
@@ -103,7 +105,9 @@ impl Shapes {
 
 impl TextShape {
     fn of(config: &Value) -> Result<Self> {
-        let text = config.get("text_config").unwrap_or(config);
+        // Published files leave out what equals the defaults.
+        let completed = config.get("text_config").and_then(models::with_defaults);
+        let text = completed.as_ref().or(config.get("text_config")).unwrap_or(config);
         let size = |name: &str| text.get(name).and_then(Value::as_u64).map(|n| n as usize);
         let needed = |name: &str| {
             size(name).ok_or_else(|| Error::invalid(format!("config.json: {name} is missing")))
@@ -155,7 +159,8 @@ impl TextShape {
 
 impl TowerShape {
     /// `None` where its sizes have other names than are known here.
-    fn of(vision: &Value, text: &TextShape) -> Option<Self> {
+    fn of(config: &Value, text: &TextShape) -> Option<Self> {
+        let vision = config.get("vision_config")?;
         let number = |names: &[&str]| {
             names.iter().find_map(|name| vision.get(*name)?.as_f64()).map(|n| n as usize)
         };
@@ -165,9 +170,15 @@ impl TowerShape {
         let patch = number(&["patch_size"])?;
         let frames = number(&["temporal_patch_size"]).unwrap_or(1);
         let merge = number(&["spatial_merge_size"]).unwrap_or(1);
+        let n_layers = number(&["depth", "num_hidden_layers"])?;
+        // A tower whose states behind a layer count has no use for those above, and a projector of
+        // the text's width.
+        let feature_layer = config.get("vision_feature_layer").and_then(Value::as_i64);
+        let inner_width = if feature_layer.is_some() { text.width } else { width * merge * merge };
         Some(Self {
             width,
-            n_layers: number(&["depth", "num_hidden_layers"])?,
+            n_layers: feature_layer.map_or(n_layers, |layer| layers_until(layer, n_layers)),
+            inner_width,
             n_heads: number(&["num_heads", "num_attention_heads"])?,
             mlp_width: inside,
             n_inputs: 3 * frames * patch * patch,
@@ -190,16 +201,21 @@ impl TowerShape {
 
     /// The products over tokens.
     pub(crate) fn token_linears(&self) -> Vec<Linear> {
-        let merged = self.width * self.n_merged;
         vec![
-            Linear::new("merger.0", (merged, merged), 1),
-            Linear::new("merger.2", (self.n_outputs, merged), 1),
+            Linear::new("merger.0", (self.inner_width, self.width * self.n_merged), 1),
+            Linear::new("merger.2", (self.n_outputs, self.inner_width), 1),
         ]
     }
 
     fn linears(&self) -> Vec<Linear> {
         [self.patch_linears(), self.token_linears()].concat()
     }
+}
+
+/// Layers that run for the states of `layer`: 0 is the input, negative ones count from the end.
+fn layers_until(layer: i64, n_layers: usize) -> usize {
+    let state = if layer < 0 { n_layers as i64 + 1 + layer } else { layer };
+    usize::try_from(state).map_or(n_layers, |state| state.min(n_layers))
 }
 
 fn read_config(folder: &Path) -> Result<Value> {
@@ -229,6 +245,19 @@ mod tests {
         let tower = shapes.tower.unwrap();
         assert_eq!((tower.width, tower.n_inputs, tower.n_merged), (1280, 1176, 4));
         assert_eq!(tower.linears().iter().map(Linear::n_elements).sum::<usize>(), 675_215_360);
+    }
+
+    #[test]
+    fn sizes_that_a_config_leaves_out_are_those_of_its_class() {
+        let read = |name: &str| Shapes::read(&tree().join("tests/shapes").join(name), DType::F16);
+        let vicuna = read("llava-1.5-7b").unwrap();
+        let TextShape { width, n_layers, n_kv_heads, mlp_width, .. } = vicuna.text;
+        assert_eq!((width, n_layers, n_kv_heads, mlp_width), (4096, 32, 32, 11_008));
+        let tower = vicuna.tower.unwrap();
+        // States of the last layer but one; a projector of 1024 x 4096 and 4096 x 4096.
+        assert_eq!((tower.n_layers, tower.inner_width, tower.n_outputs), (23, 4096, 4096));
+        let mistral = read("llava-v1.6-mistral-7b").unwrap().text;
+        assert_eq!((mistral.n_kv_heads, mistral.mlp_width), (8, 14_336));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 use tensor::DType;
+use tensor::ops::Elements;
 use types::TokenId;
 
 /// Dummy weights lie in ± this: not zeros, which would run faster than real weights.
@@ -25,24 +26,18 @@ impl DummyBytes {
         Self { dtype, random: OnceLock::new() }
     }
 
-    /// The elements of the tensor called `name`, the same at every start.
-    pub(crate) fn of(&self, name: &str, n_elements: usize) -> Vec<u8> {
-        let random = self.random.get_or_init(|| random_bytes(self.dtype));
+    /// The elements of the tensor called `name`, the same at every start: however many are read.
+    pub(crate) fn of(&self, name: &str) -> Elements<'_> {
+        let bytes = self.random.get_or_init(|| random_bytes(self.dtype));
         let hash = name
             .bytes()
             .fold(7_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
         let start = hash % N_RANDOM * self.dtype.n_bytes();
-        let n_bytes = n_elements * self.dtype.n_bytes();
-        let mut bytes = Vec::with_capacity(n_bytes);
-        bytes.extend_from_slice(&random[start..][..n_bytes.min(random.len() - start)]);
-        while bytes.len() < n_bytes {
-            let n = random.len().min(n_bytes - bytes.len());
-            bytes.extend_from_slice(&random[..n]);
-        }
-        bytes
+        Elements::Repeated { bytes, period: N_RANDOM * self.dtype.n_bytes(), start }
     }
 }
 
+/// All random elements, twice: so every row of up to so many lies in one piece.
 fn random_bytes(dtype: DType) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut next = || {
@@ -54,12 +49,13 @@ fn random_bytes(dtype: DType) -> Vec<u8> {
         (unit * 2.0 - 1.0) * AMPLITUDE
     };
     let values = (0..N_RANDOM).map(|_| next());
-    match dtype {
+    let once: Vec<u8> = match dtype {
         DType::F32 => values.flat_map(f32::to_le_bytes).collect(),
         DType::Bf16 => values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
         DType::F16 => values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
         DType::U8 | DType::U32 => unreachable!("weights are never whole numbers"),
-    }
+    };
+    once.repeat(2)
 }
 
 /// A `tokenizer.json` whose first 256 tokens are the bytes, padded to `vocab_size`, with the
@@ -116,13 +112,15 @@ mod tests {
     #[test]
     fn dummy_weights_are_small_varied_and_the_same_again() {
         for dtype in [DType::F32, DType::Bf16, DType::F16] {
-            let make = || DummyBytes::new(dtype).of("a.weight", 2 * N_RANDOM + 5);
-            let bytes = make();
-            assert_eq!(bytes.len(), (2 * N_RANDOM + 5) * dtype.n_bytes());
-            assert_eq!(bytes, make());
-            assert_ne!(bytes, DummyBytes::new(dtype).of("b.weight", 2 * N_RANDOM + 5));
+            let n_bytes = (2 * N_RANDOM + 5) * dtype.n_bytes();
+            let make = |name| DummyBytes::new(dtype).of(name).first(n_bytes).into_owned();
+            let bytes = make("a.weight");
+            assert_eq!(bytes.len(), n_bytes);
+            assert_eq!(bytes, make("a.weight"));
+            assert_ne!(bytes, make("b.weight"));
         }
-        let bytes = DummyBytes::new(DType::F32).of("a", 1000);
+        let dummy = DummyBytes::new(DType::F32);
+        let bytes = dummy.of("a").first(4000);
         let values: Vec<f32> = bytes.chunks(4).map(bytemuck::pod_read_unaligned).collect();
         assert!(values.iter().all(|value| value.abs() <= AMPLITUDE));
         assert!(values.iter().filter(|value| **value == 0.0).count() < 3);

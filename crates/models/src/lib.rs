@@ -26,6 +26,7 @@ use tensor::{DType, Device};
 use types::Result;
 use types::card::ModelCard;
 
+pub use layers::llama::with_defaults;
 pub use media::Size;
 pub use model::{KvShape, Model, ModelSpec, Positions};
 pub use processor::{MediaPlan, PreparedMedia, Processor};

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
-use tensor::ops::{Arrangement, Matrix, Weight};
+use tensor::ops::{Arrangement, Elements, Matrix, Weight};
 use tensor::{DType, Device, Tensor};
 use types::Result;
 
@@ -45,7 +45,8 @@ enum Source {
 /// A tensor of the model, borrowed from the files or made up.
 struct Loaded<'a> {
     dtype: DType,
-    bytes: Cow<'a, [u8]>,
+    n_bytes: usize,
+    elements: Elements<'a>,
 }
 
 /// Whether a linear layer has a bias.
@@ -111,7 +112,7 @@ impl<'a> Weights<'a> {
     fn take(&self, name: &str, shape: &[usize]) -> Result<Loaded<'_>> {
         let loaded = self.find(name, shape)?;
         let before = self.progress.get();
-        let n_bytes_done = before.n_bytes_done + loaded.bytes.len();
+        let n_bytes_done = before.n_bytes_done + loaded.n_bytes;
         self.progress.set(LoadProgress { n_bytes_done, ..before });
         (self.tell)(self.progress.get());
         Ok(loaded)
@@ -121,8 +122,8 @@ impl<'a> Weights<'a> {
         let checkpoint = match &self.source {
             Source::Files(checkpoint) => checkpoint,
             Source::Dummy(dummy) => {
-                let bytes = Cow::Owned(dummy.of(name, shape.iter().product()));
-                return Ok(Loaded { dtype: dummy.dtype, bytes });
+                let n_bytes = shape.iter().product::<usize>() * dummy.dtype.n_bytes();
+                return Ok(Loaded { dtype: dummy.dtype, n_bytes, elements: dummy.of(name) });
             }
         };
         let stored = self.unused.borrow_mut().remove(name);
@@ -133,7 +134,8 @@ impl<'a> Weights<'a> {
             let why = format!("tensor {name} is {:?}, not {shape:?}", stored.shape);
             return Err(unusable("the model", &why));
         }
-        Ok(Loaded { dtype: stored.dtype, bytes: Cow::Borrowed(stored.bytes) })
+        let (n_bytes, elements) = (stored.bytes.len(), stored.bytes.into());
+        Ok(Loaded { dtype: stored.dtype, n_bytes, elements })
     }
 }
 
@@ -204,12 +206,13 @@ impl<'a> Scope<'a> {
     pub(crate) fn deepened(&self, name: &str, shape: [usize; 4], depth: usize) -> Result<Weight> {
         let loaded = self.weights.take(&format!("{}{name}.weight", self.prefix), &shape)?;
         let n_bytes = shape[2] * shape[3] * loaded.dtype.n_bytes();
-        let mut bytes = Vec::with_capacity(loaded.bytes.len() * depth);
-        for frame in loaded.bytes.chunks_exact(n_bytes) {
+        let mut bytes = Vec::with_capacity(loaded.n_bytes * depth);
+        for frame in loaded.bytes().chunks_exact(n_bytes) {
             bytes.extend_from_slice(frame);
             bytes.resize(bytes.len() + (depth - 1) * n_bytes, 0);
         }
-        let deep = Loaded { dtype: loaded.dtype, bytes: Cow::Owned(bytes) };
+        let elements = Elements::All(&bytes);
+        let deep = Loaded { dtype: loaded.dtype, n_bytes: bytes.len(), elements };
         let matrix = deep.matrix(shape[0], shape[1] * depth * shape[2] * shape[3]);
         Weight::pack(self.weights.device, &[matrix], &[], Arrangement::Stacked)
     }
@@ -238,13 +241,18 @@ impl<'a> Scope<'a> {
     }
 }
 
-impl Loaded<'_> {
-    fn matrix(&self, n_rows: usize, n_columns: usize) -> Matrix<'_> {
-        Matrix { dtype: self.dtype, n_rows, n_columns, bytes: &self.bytes }
+impl<'a> Loaded<'a> {
+    fn matrix(&self, n_rows: usize, n_columns: usize) -> Matrix<'a> {
+        Matrix { dtype: self.dtype, n_rows, n_columns, bytes: self.elements }
+    }
+
+    fn bytes(&self) -> Cow<'a, [u8]> {
+        self.elements.first(self.n_bytes)
     }
 
     fn widened(&self) -> Vec<f32> {
-        let elements = self.bytes.chunks_exact(self.dtype.n_bytes());
+        let bytes = self.bytes();
+        let elements = bytes.chunks_exact(self.dtype.n_bytes());
         match self.dtype {
             DType::F32 => elements.map(bytemuck::pod_read_unaligned::<f32>).collect(),
             DType::Bf16 => {

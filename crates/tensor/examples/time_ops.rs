@@ -46,7 +46,7 @@ fn main() {
 
 fn time_product(device: &Device, (n_rows, n, k): (usize, usize, usize), dtype: DType) {
     let bytes = vec![0x3c_u8; n * k * dtype.n_bytes()];
-    let matrix = Matrix { dtype, n_rows: n, n_columns: k, bytes: &bytes };
+    let matrix = Matrix { dtype, n_rows: n, n_columns: k, bytes: bytes[..].into() };
     let weight =
         Weight::pack(device, &[matrix], &[], Arrangement::Stacked).expect("a valid weight");
     let x = Tensor::from_slice(&[n_rows, k], &vec![0.5_f32; n_rows * k]);

@@ -13,6 +13,7 @@ pub mod ops;
 mod simd;
 pub mod slab;
 pub mod tensor;
+pub mod testing;
 mod threads;
 
 pub use arena::Arena;

@@ -93,7 +93,7 @@ fn pack(
         .chunks(n_rows * k)
         .map(|part| {
             let bytes = bytemuck::cast_slice(part);
-            Matrix { dtype: DType::Bf16, n_rows, n_columns: k, bytes }
+            Matrix { dtype: DType::Bf16, n_rows, n_columns: k, bytes: bytes.into() }
         })
         .collect();
     Weight::pack(device, &matrices, &[], arrangement)

@@ -21,19 +21,9 @@ const LOGPROB_DISTANCE_MAX: f32 = 1e-3;
 /// there is no GPU.
 fn gpu() -> Option<(Device, Arc<dyn Model>)> {
     let options = CudaOptions { ordinal: 0, compute: DType::F32, deterministic: true };
-    match Device::cuda(options) {
-        Ok(device) => {
-            let model = golden_on(&device);
-            Some((device, model))
-        }
-        Err(error) => {
-            let is_required =
-                std::env::var("TRIPTYCH_REQUIRE_CUDA").is_ok_and(|value| value == "1");
-            assert!(!is_required, "TRIPTYCH_REQUIRE_CUDA=1: {error:?}");
-            eprintln!("skipped: no CUDA device");
-            None
-        }
-    }
+    let device = tensor::testing::gpu(options)?;
+    let model = golden_on(&device);
+    Some((device, model))
 }
 
 /// What nobody has written is NaN from now on. The engine must be idle.

@@ -67,6 +67,15 @@ fn defaults(model_type: &str) -> Option<Value> {
     Some(fields)
 }
 
+/// A text model's configuration as published, and where it says nothing what Hugging Face's class
+/// of its `model_type` assumes; none of a kind whose class is not known here.
+pub fn with_defaults(given: &Value) -> Option<Value> {
+    let model_type = given.get("model_type").and_then(Value::as_str).unwrap_or("llama");
+    let mut fields = defaults(model_type)?;
+    put(&mut fields, given);
+    Some(fields)
+}
+
 /// Puts the fields of `from` over those of `to`, null ones too.
 fn put(to: &mut Value, from: &Value) {
     for (name, value) in from.as_object().into_iter().flatten() {
@@ -80,12 +89,11 @@ impl LlamaConfig {
     /// Errors: another kind of text model, or something that is not supported, by name.
     pub(crate) fn of(files: &ConfigFiles) -> Result<Self> {
         let given = files.config.get("text_config").unwrap_or(&Value::Null);
-        let model_type = given.get("model_type").and_then(Value::as_str).unwrap_or("llama");
-        let mut fields = defaults(model_type).ok_or_else(|| {
+        let fields = with_defaults(given).ok_or_else(|| {
+            let model_type = &given["model_type"];
             let why = format!("a text model of type {model_type}; known are llama, mistral");
             unusable("config.json", &why)
         })?;
-        put(&mut fields, given);
         let cfg: Self = parse(&fields, "config.json")?;
         match cfg.check() {
             None => Ok(cfg),

@@ -61,7 +61,9 @@ struct Both {
 }
 
 fn each_prompt(tolerance: Tolerance, check: impl Fn(&Both, &serde_json::Value, (Tolerance, &str))) {
-    let Some(device) = cuda_device(tolerance.compute) else { return };
+    let compute = tolerance.compute;
+    let options = CudaOptions { ordinal: 0, compute, deterministic: false };
+    let Some(device) = tensor::testing::gpu(options) else { return };
     for (family, index) in ZOO {
         let golden = Golden::read(family, index);
         let both = Both {
@@ -157,17 +159,4 @@ fn assert_same_tokens(got: &Answer, expected: &Answer, tolerance: Tolerance, wha
     let largest = logits.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
     let is_tie = theirs - ours <= tolerance.tie * largest;
     assert!(is_tie, "{what}: token {idx} is {}, not {}", got.0[idx], expected.0[idx]);
-}
-
-/// The GPU to test on; none, with a line that says so, where there is none.
-fn cuda_device(compute: DType) -> Option<Device> {
-    match Device::cuda(CudaOptions { ordinal: 0, compute, deterministic: false }) {
-        Ok(device) => Some(device),
-        Err(why) => {
-            let is_required = std::env::var_os("TRIPTYCH_REQUIRE_CUDA").is_some_and(|v| v == "1");
-            assert!(!is_required, "no CUDA device: {why}");
-            eprintln!("skipped: no CUDA device ({why})");
-            None
-        }
-    }
 }

@@ -50,23 +50,14 @@ impl Random {
     }
 }
 
-/// The GPU to test on, computing in `compute`; `None`, with a line that says so, where there is
-/// none. `TRIPTYCH_REQUIRE_CUDA=1` makes that a failure.
+/// The GPU to test on, computing in `compute`, where there is one.
 pub(super) fn cuda_device(compute: DType) -> Option<Device> {
-    match Device::cuda(CudaOptions { ordinal: 0, compute, deterministic: false }) {
-        Ok(device) => Some(device),
-        Err(why) => {
-            let is_required = std::env::var_os("TRIPTYCH_REQUIRE_CUDA").is_some_and(|v| v == "1");
-            assert!(!is_required, "no CUDA device: {why}");
-            eprintln!("skipped: no CUDA device ({why})");
-            None
-        }
-    }
+    crate::testing::gpu(CudaOptions { ordinal: 0, compute, deterministic: false })
 }
 
 /// A weight of one matrix without bias.
 pub(super) fn pack_one(dtype: DType, (n_rows, n_columns): (usize, usize), bytes: &[u8]) -> Weight {
-    let matrix = Matrix { dtype, n_rows, n_columns, bytes };
+    let matrix = Matrix { dtype, n_rows, n_columns, bytes: bytes.into() };
     Weight::pack(&Device::all_cpus(), &[matrix], &[], Arrangement::Stacked).unwrap()
 }
 

@@ -93,7 +93,7 @@ mod tests {
             let dtype = device.compute_dtype();
             for &(n_rows, n_columns) in CUDA_CASES {
                 let (bytes, values) = Random(n_columns as u64).stored(dtype, n_rows * n_columns);
-                let matrix = Matrix { dtype, n_rows, n_columns, bytes: &bytes };
+                let matrix = Matrix { dtype, n_rows, n_columns, bytes: bytes[..].into() };
                 let table = Weight::pack(&device, &[matrix], &[], Arrangement::Stacked).unwrap();
                 let mut tokens: Vec<u32> = (0..50).map(|i| (i * 7 % n_rows) as u32).collect();
                 tokens.extend([n_rows as u32, u32::MAX]);

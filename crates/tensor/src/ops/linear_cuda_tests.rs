@@ -56,7 +56,7 @@ fn case(device: &Device, n_rows: usize, (n, k): (usize, usize), gated: bool) -> 
         biases.iter().map(|bias| widened(&rounded(dtype, &[n], bias))).collect();
     let matrices: Vec<Matrix<'_>> = stored
         .iter()
-        .map(|rows| Matrix { dtype, n_rows: n, n_columns: k, bytes: rows.bytes() })
+        .map(|rows| Matrix { dtype, n_rows: n, n_columns: k, bytes: rows.bytes().into() })
         .collect();
     let arrangement = if gated { Arrangement::Alternating } else { Arrangement::Stacked };
     let weight = Weight::pack(device, &matrices, &biases, arrangement).unwrap();
@@ -204,7 +204,8 @@ fn cuda_operations_choose_a_way() {
         }
         let identity: Vec<f32> = (0..64).map(|i| f32::from(u8::from(i % 9 == 0))).collect();
         let identity = rounded(compute, &[8, 8], &identity);
-        let matrix = Matrix { dtype: compute, n_rows: 8, n_columns: 8, bytes: identity.bytes() };
+        let matrix =
+            Matrix { dtype: compute, n_rows: 8, n_columns: 8, bytes: identity.bytes().into() };
         let w = Weight::pack(&device, &[matrix], &[], Arrangement::Stacked).unwrap();
         for n_rows in [3, 70] {
             let x = rounded(compute, &[n_rows, 8], &Random(1).units(n_rows * 8));

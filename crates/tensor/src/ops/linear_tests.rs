@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ops::cases::{Random, assert_close, bits, everywhere};
-use crate::ops::weight::Matrix;
+use crate::ops::weight::{Elements, Matrix};
 
 /// Rows, outputs and inputs: alone, around the widths of tiles, panels and tasks, and large.
 const CASES: &[(usize, usize, usize)] = &[
@@ -37,7 +37,7 @@ fn case((n_rows, n, k): (usize, usize, usize), dtype: DType, gated: bool) -> Cas
     let stored: Vec<_> = (0..n_matrices).map(|_| random.stored(dtype, n * k)).collect();
     let biases: Vec<Vec<f32>> = (0..n_matrices).map(|_| random.units(n)).collect();
     let matrices: Vec<Matrix<'_>> =
-        stored.iter().map(|(bytes, _)| Matrix { dtype, n_rows: n, n_columns: k, bytes }).collect();
+        stored.iter().map(|(bytes, _)| matrix(dtype, (n, k), bytes)).collect();
     let arrangement = if gated { Arrangement::Alternating } else { Arrangement::Stacked };
     let weight = Weight::pack(&Device::all_cpus(), &matrices, &biases, arrangement).unwrap();
     let mut sums = Vec::new();
@@ -142,8 +142,7 @@ fn matrices_stacked_give_the_columns_of_each() {
     let mut random = Random(5);
     let x = random.tensor(&[3, 24]);
     let (first, second) = (random.stored(DType::F16, 32 * 24), random.stored(DType::F32, 5 * 24));
-    let matrix = |dtype, n_rows, bytes| Matrix { dtype, n_rows, n_columns: 24, bytes };
-    let matrices = [matrix(DType::F16, 32, &first.0[..]), matrix(DType::F32, 5, &second.0[..])];
+    let matrices = [matrix(DType::F16, (32, 24), &first.0), matrix(DType::F32, (5, 24), &second.0)];
     let pack = |matrices: &[Matrix<'_>]| {
         Weight::pack(&device, matrices, &[], Arrangement::Stacked).unwrap()
     };
@@ -165,9 +164,37 @@ fn shapes_that_do_not_fit_are_refused() {
     let mut y = Tensor::zeros::<f32>(&[3, 16]);
     assert!(linear_add(&device, &case.x, &case.weight, &mut y).is_err());
     let bytes = [0; 64];
-    let ragged = Matrix { dtype: DType::F32, n_rows: 4, n_columns: 4, bytes: &bytes };
+    let ragged = matrix(DType::F32, (4, 4), &bytes[..48]);
     for arrangement in [Arrangement::Stacked, Arrangement::Alternating] {
         assert!(Weight::pack(&device, &[ragged, ragged], &[], arrangement).is_err());
         assert!(Weight::pack(&device, &[], &[], arrangement).is_err());
     }
+}
+
+fn matrix(dtype: DType, (n_rows, n_columns): (usize, usize), bytes: &[u8]) -> Matrix<'_> {
+    Matrix { dtype, n_rows, n_columns, bytes: bytes.into() }
+}
+
+/// What stands in for a checkpoint is the same weight as if it were written out.
+#[test]
+fn a_repeated_block_is_a_weight() {
+    let device = Device::all_cpus();
+    let mut random = Random(8);
+    let (n, k, period) = (40, 24, 31);
+    let (block, _) = random.stored(DType::Bf16, period);
+    let twice = block.repeat(2);
+    let repeated = Elements::Repeated { bytes: &twice, period: block.len(), start: 10 };
+    let written = repeated.first(n * k * 2);
+    assert_eq!(written[..block.len() - 10], block[10..]);
+    let pack = |bytes| {
+        let matrix = Matrix { dtype: DType::Bf16, n_rows: n, n_columns: k, bytes };
+        Weight::pack(&device, &[matrix], &[], Arrangement::Stacked)
+    };
+    let x = random.tensor(&[3, k]);
+    let run = |weight: &Weight| linear(&device, &x, weight, Activation::None).unwrap();
+    let expected = run(&pack(Elements::All(&written)).unwrap());
+    assert_eq!(run(&pack(repeated).unwrap()).as_f32(), expected.as_f32());
+    // A row would not lie in one piece.
+    let short = Elements::Repeated { bytes: &block, period: block.len(), start: 10 };
+    assert!(pack(short).is_err());
 }

@@ -37,7 +37,7 @@ pub use patches::{Normalisation, PatchShape, patches};
 pub use resample::{GridSize, area_mean, bilinear};
 pub use rotary::{Angles, rotary, rotary_pairs};
 pub use rows::{cast, concatenated, copy_to_range, gather_rows, put_rows};
-pub use weight::{Arrangement, Matrix, Weight};
+pub use weight::{Arrangement, Elements, Matrix, Weight};
 
 use types::Error;
 

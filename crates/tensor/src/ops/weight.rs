@@ -14,6 +14,7 @@ use crate::simd::{LANES, Loadable};
 use crate::tensor::Tensor;
 use crate::threads::Threads;
 use half::{bf16, f16};
+use std::borrow::Cow;
 use types::Result;
 
 /// A borrowed matrix as a checkpoint stores it: C order, any alignment.
@@ -25,8 +26,71 @@ pub struct Matrix<'a> {
     pub n_rows: usize,
     /// Columns (its inputs).
     pub n_columns: usize,
-    /// The elements, little endian.
-    pub bytes: &'a [u8],
+    /// The elements.
+    pub bytes: Elements<'a>,
+}
+
+/// Where the elements of a matrix are, little endian.
+#[derive(Debug, Clone, Copy)]
+pub enum Elements<'a> {
+    /// All of them.
+    All(&'a [u8]),
+    /// A block of `period` bytes again and again, from byte `start` of it on: what stands in for a
+    /// checkpoint. `bytes` go on behind the first period for at least a row.
+    Repeated {
+        /// The block, and its beginning again.
+        bytes: &'a [u8],
+        /// Bytes after which it repeats itself.
+        period: usize,
+        /// Where in the block the matrix begins.
+        start: usize,
+    },
+}
+
+impl<'a> From<&'a [u8]> for Elements<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::All(bytes)
+    }
+}
+
+impl<'a> Elements<'a> {
+    /// The first `n_bytes` bytes; panics if there are not as many.
+    pub fn first(&self, n_bytes: usize) -> Cow<'a, [u8]> {
+        match *self {
+            Self::All(bytes) => Cow::Borrowed(&bytes[..n_bytes]),
+            Self::Repeated { bytes, period, start } => {
+                let block = bytes[..period].iter().cycle();
+                Cow::Owned(block.skip(start).take(n_bytes).copied().collect())
+            }
+        }
+    }
+}
+
+impl<'a> Matrix<'a> {
+    fn row_bytes(&self) -> usize {
+        self.n_columns * self.dtype.n_bytes()
+    }
+
+    /// The bytes of row `idx`.
+    pub(super) fn row(&self, idx: usize) -> &'a [u8] {
+        let n_bytes = self.row_bytes();
+        match self.bytes {
+            Elements::All(bytes) => &bytes[idx * n_bytes..][..n_bytes],
+            Elements::Repeated { bytes, period, start } => {
+                &bytes[(start + idx * n_bytes) % period..][..n_bytes]
+            }
+        }
+    }
+
+    /// Whether there are as many elements as the sizes say.
+    fn is_whole(&self) -> bool {
+        match self.bytes {
+            Elements::All(bytes) => bytes.len() == self.n_rows * self.row_bytes(),
+            Elements::Repeated { bytes, period, .. } => {
+                period > 0 && bytes.len() >= period + self.row_bytes()
+            }
+        }
+    }
 }
 
 /// How several matrices share one weight.
@@ -190,9 +254,7 @@ fn check_pack(
         return Err(misuse("pack", "no matrix"));
     };
     let same_depth = matrices.iter().all(|matrix| matrix.n_columns == first.n_columns);
-    let sizes_fit = matrices.iter().all(|matrix| {
-        matrix.bytes.len() == matrix.n_rows * matrix.n_columns * matrix.dtype.n_bytes()
-    });
+    let sizes_fit = matrices.iter().all(Matrix::is_whole);
     let biases_fit = biases.is_empty()
         || biases.len() == matrices.len()
             && biases.iter().zip(matrices).all(|(bias, matrix)| bias.len() == matrix.n_rows);
@@ -277,8 +339,7 @@ fn pack_panel<W: Packed>(matrix: &Matrix<'_>, first_row: usize, to: &mut [W]) {
         to.fill(W::zeroed());
     }
     for lane in 0..n_rows {
-        let start = (first_row + lane) * matrix.n_columns * n_bytes;
-        let row = &matrix.bytes[start..start + matrix.n_columns * n_bytes];
+        let row = matrix.row(first_row + lane);
         let column = to[lane..].iter_mut().step_by(LANES);
         for (to, from) in column.zip(row.chunks_exact(n_bytes)) {
             *to = W::read(matrix.dtype, from);

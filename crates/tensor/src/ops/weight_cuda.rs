@@ -65,7 +65,7 @@ fn upload_bias(cuda: &Cuda, bias: &[f32], dtype: DType) -> Result<Tensor> {
 /// Row `row` of a matrix, in type `dtype`.
 fn copy_row(matrix: &Matrix<'_>, row: usize, dtype: DType, to: &mut [u8]) {
     let n_bytes = matrix.dtype.n_bytes();
-    let from = &matrix.bytes[row * matrix.n_columns * n_bytes..][..matrix.n_columns * n_bytes];
+    let from = matrix.row(row);
     if matrix.dtype == dtype {
         return to.copy_from_slice(from);
     }
@@ -92,7 +92,7 @@ mod tests {
     use crate::{DType, Device};
 
     fn matrix((n_rows, n_columns): (usize, usize), dtype: DType, bytes: &[u8]) -> Matrix<'_> {
-        Matrix { dtype, n_rows, n_columns, bytes }
+        Matrix { dtype, n_rows, n_columns, bytes: bytes.into() }
     }
 
     /// The nearest value of a type.
