@@ -15,12 +15,16 @@ use scheduler::{Event, EventKind, Scheduler};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tensor::SlabRange;
 use types::{Error, ErrorKind, RequestId, Result, TokenId};
 
 /// While nothing but the tower works, its rows are looked for this often.
 const ENCODED_WITHIN: Duration = Duration::from_micros(200);
+
+/// So long nothing must have happened before the scheduler counts everything again: that takes as
+/// long as many steps, so it is for those who have nothing better to do.
+const QUIET_BEFORE_CHECK: Duration = Duration::from_millis(10);
 
 /// All that lives on the engine's thread.
 pub(crate) struct Core {
@@ -35,6 +39,8 @@ pub(crate) struct Core {
     /// The device can do nothing any more.
     pub(crate) is_lost: bool,
     wait: Wait,
+    /// Since when there has been nothing to do.
+    quiet_since: Option<Instant>,
 }
 
 impl Core {
@@ -50,6 +56,7 @@ impl Core {
             stats: EngineStats::default(),
             is_lost: false,
             wait: Wait::Forever,
+            quiet_since: None,
             shared,
         };
         core.publish();
@@ -72,6 +79,10 @@ impl Core {
     /// One turn of the loop; false once the mailbox is closed or the device is lost.
     fn turn(&mut self) -> bool {
         let Some(commands) = self.shared.mailbox.take(self.wait) else { return false };
+        if !commands.is_empty() {
+            self.quiet_since = None;
+            self.stats.checked = false;
+        }
         commands.into_iter().for_each(|command| self.obey(command));
         // Before the step: whoever is to bring rows begins while it runs.
         self.deliver();
@@ -191,9 +202,15 @@ impl Core {
         if self.encoder.is_busy() {
             return Wait::AtMost(ENCODED_WITHIN);
         }
-        if self.scheduler.is_idle() && self.scheduler.check().is_err() {
-            self.stats.healthy = false;
+        if self.stats.checked || !self.scheduler.is_idle() {
+            return Wait::Forever;
         }
+        let quiet = self.quiet_since.get_or_insert_with(Instant::now).elapsed();
+        if quiet < QUIET_BEFORE_CHECK {
+            return Wait::AtMost(QUIET_BEFORE_CHECK - quiet);
+        }
+        self.stats.checked = true;
+        self.stats.healthy &= self.scheduler.check().is_ok();
         Wait::Forever
     }
 

@@ -36,6 +36,11 @@ pub(crate) struct Mailbox {
 struct State {
     commands: VecDeque<Command>,
     is_closed: bool,
+    /// Whether the engine's thread sleeps until there is a command: only then is it woken, for
+    /// waking asks the system even where nobody sleeps.
+    is_awaited: bool,
+    /// Callers that sleep until there is room.
+    n_blocked: usize,
 }
 
 impl Mailbox {
@@ -47,14 +52,19 @@ impl Mailbox {
             return Err(Error::new(ErrorKind::Overloaded, "the engine's queue is full"));
         }
         while state.commands.len() >= LEN_MAX && !state.is_closed {
+            state.n_blocked += 1;
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.n_blocked -= 1;
         }
         if state.is_closed {
             return Err(Error::new(ErrorKind::Unavailable, "the engine has stopped"));
         }
         state.commands.push_back(command);
+        let is_awaited = std::mem::take(&mut state.is_awaited);
         drop(state);
-        self.filled.notify_one();
+        if is_awaited {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
@@ -62,6 +72,7 @@ impl Mailbox {
     pub(crate) fn take(&self, wait: Wait) -> Option<VecDeque<Command>> {
         let mut state = self.lock();
         while state.commands.is_empty() && !state.is_closed {
+            state.is_awaited = wait != Wait::No;
             state = match wait {
                 Wait::No => break,
                 Wait::AtMost(time) => {
@@ -72,12 +83,16 @@ impl Mailbox {
                 Wait::Forever => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
+        state.is_awaited = false;
         if state.is_closed {
             return None;
         }
         let commands = std::mem::take(&mut state.commands);
+        let n_blocked = state.n_blocked;
         drop(state);
-        self.emptied.notify_all();
+        if n_blocked > 0 {
+            self.emptied.notify_all();
+        }
         Some(commands)
     }
 

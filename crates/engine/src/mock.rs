@@ -128,13 +128,19 @@ impl MockRunner {
         }
     }
 
-    /// Checks the stamps of all tokens before the step's.
+    /// Checks the stamps of all tokens before the step's, block by block.
     fn read(&self, step: &SeqStep, tokens: &[TokenId]) -> Result<()> {
-        for (pos, token) in tokens.iter().enumerate().take(step.start_pos) {
-            let slot = self.slot(step, pos);
-            // SAFETY: the slot lies in a block of this sequence, which no one writes now.
-            let found = slot.map_or(stamp(*token, pos), |slot| unsafe { slot.read() });
-            if found != stamp(*token, pos) {
+        let size = self.kv.layout.block_size;
+        let read = &tokens[..step.start_pos.min(tokens.len())];
+        for (block_idx, tokens) in read.chunks(size).enumerate() {
+            let start = block_idx * size;
+            let Some(first) = self.slot(step, start) else { continue };
+            // SAFETY: a block has room for one stamp per token, and no one writes this one now.
+            let found = unsafe { std::slice::from_raw_parts(first, tokens.len()) };
+            let is_wrong = |(pos, (token, found)): (usize, (&TokenId, &u64))| {
+                (*found != stamp(*token, pos)).then_some(pos)
+            };
+            if let Some(pos) = (start..).zip(tokens.iter().zip(found)).find_map(is_wrong) {
                 return Err(Error::internal(format!("the KV of token {pos} is not its own")));
             }
         }

@@ -8,6 +8,8 @@ use scheduler::SchedulerStats;
 pub struct EngineStats {
     /// False when steps fail one after the other, or the engine itself has broken.
     pub healthy: bool,
+    /// Whether the scheduler's accounts have been counted again since the last work.
+    pub checked: bool,
     /// Blocks, queues, prefix cache and preemptions.
     pub scheduler: SchedulerStats,
     /// Media that wait for the tower.
@@ -46,6 +48,7 @@ impl Default for EngineStats {
     fn default() -> Self {
         Self {
             healthy: true,
+            checked: true,
             scheduler: SchedulerStats::default(),
             n_encode_waiting: 0,
             embedding_bytes_used: 0,

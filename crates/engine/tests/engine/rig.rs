@@ -289,7 +289,8 @@ impl Rig {
         }
     }
 
-    /// Waits until nothing is held: all blocks free or cached, no rows, no request.
+    /// Waits until nothing is held: all blocks free or cached, no rows, no request, and the
+    /// scheduler has found its accounts right.
     pub(crate) fn wait_until_empty(&self) {
         self.wait_for("empty", |stats| {
             let blocks = stats.scheduler.blocks;
@@ -301,6 +302,7 @@ impl Rig {
             blocks.free + blocks.cached == self.n_blocks
                 && n_requests + stats.n_encode_waiting == 0
                 && self.engine.embeddings().n_bytes_used() == 0
+                && stats.checked
                 && stats.healthy
         });
     }
