@@ -39,13 +39,15 @@ async fn generate(shared: &Shared, mut run: Run, replies: &mut ReplySender<Reply
             return Err(Error::internal("the engine did not begin with the import"));
         }
     };
-    let _guard = pull::blocks(shared, handoff.handle, &missing, guard).await?;
+    let guard = pull::blocks(shared, handoff.handle, &missing, guard).await?;
     shared.engine.imported(id);
     replies.send(Reply::Pulled).await?;
     let n_running = handoff.first.iter().flatten().count();
-    follow(Choices::new(n_running), &mut events, replies)
-        .instrument(debug_span!("decode.run"))
-        .await
+    let followed = follow(Choices::new(n_running), &mut events, replies);
+    followed.instrument(debug_span!("decode.run")).await?;
+    // Of what has ended the engine keeps nothing.
+    guard.disarm();
+    Ok(())
 }
 
 async fn follow(

@@ -62,10 +62,9 @@ async fn compute(
     let work = Work { shared, id, sizes, sources: sources.into_iter().map(Some).collect() };
     let exported = follow(work, &run, (n_prompt, &mut events), replies);
     let exported = exported.instrument(debug_span!("prefill.run")).await?;
-    if exported.is_some() {
-        // From here on the lease decides when the blocks are free: a peer may be reading them.
-        abort.disarm();
-    }
+    // Of what has ended the engine keeps nothing; and for exported blocks the lease decides from
+    // here on when they are free, since a peer may be reading them.
+    abort.disarm();
     Ok(exported)
 }
 
