@@ -9,8 +9,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use tensor::SlabRange;
-use tensor::cuda::Event;
+use tensor::cuda::{Event, Urgency};
 use types::{Error, ErrorKind, RequestId, Result};
+
+/// A medium that waits counts as much as so many sequences in a step, which wait for a token each:
+/// measured, what evens out steps costs many pictures at once the least so (docs/decisions.md).
+const WEIGHT_OF_MEDIUM: usize = 4;
 
 /// The encoder's side of an engine.
 pub(crate) struct Encoder {
@@ -85,7 +89,11 @@ impl Encoder {
     /// anything happened.
     ///
     /// Errors: the device failed, after work had been given to it.
-    pub(crate) fn run(&mut self, runner: &Runner, stats: &mut EngineStats) -> Result<bool> {
+    pub(crate) fn run(
+        &mut self,
+        (runner, n_seqs): (&Runner, usize),
+        stats: &mut EngineStats,
+    ) -> Result<bool> {
         let has_ended = self.hand_out(stats)?;
         if self.is_busy() {
             return Ok(has_ended);
@@ -98,7 +106,8 @@ impl Encoder {
         let patches = batch.iter().map(|pending| pending.job.media.plan.grid.n_patches() as u64);
         stats.n_encoded_patches += patches.sum::<u64>();
         stats.encode_batches.add(batch.len() as u64);
-        self.begin(runner, batch);
+        let n_waiting = self.queue.len() + batch.len();
+        self.begin((runner, urgency(n_seqs, n_waiting)), batch);
         self.hand_out(stats)?;
         Ok(true)
     }
@@ -115,19 +124,21 @@ impl Encoder {
 
     /// Gives media to the tower together; when that fails, each alone, so that a bad one fails its
     /// request only.
-    fn begin(&mut self, runner: &Runner, mut batch: Vec<Pending>) {
+    fn begin(&mut self, (runner, urgency): (&Runner, Urgency), mut batch: Vec<Pending>) {
         let since = Instant::now();
         let outcome = guarded(|| {
             let (media, mut places): (Vec<_>, Vec<_>) =
                 batch.iter_mut().map(|Pending { job, .. }| (&job.media, &mut job.rows)).unzip();
-            runner.encode(&media, &mut places)
+            runner.encode(urgency, &media, &mut places)
         });
         match outcome {
             Ok(done) => self.encoding.push_back(Encoding { batch, done, since }),
             Err(error) if batch.len() == 1 => {
                 batch.into_iter().for_each(|pending| (pending.sink)(Err(error.clone())));
             }
-            Err(_) => batch.into_iter().for_each(|pending| self.begin(runner, vec![pending])),
+            Err(_) => {
+                batch.into_iter().for_each(|pending| self.begin((runner, urgency), vec![pending]))
+            }
         }
     }
 
@@ -172,6 +183,17 @@ impl Encoder {
     }
 }
 
+/// How the tower shares the GPU with the steps of its own engine: together with `n_seqs` sequences,
+/// while `n_waiting` media wait for it.
+fn urgency(n_seqs: usize, n_waiting: usize) -> Urgency {
+    match n_seqs {
+        // Nobody here is delayed; the steps of other engines go first.
+        0 => Urgency::Later,
+        n if n < n_waiting * WEIGHT_OF_MEDIUM => Urgency::Now,
+        _ => Urgency::Apart,
+    }
+}
+
 impl Encoding {
     /// The rows are there.
     fn end(self, stats: &mut EngineStats, supplied: &mut Vec<Supplied>) {
@@ -184,6 +206,26 @@ impl Encoding {
                 supplied.push(Supplied { id, item_idx, rows: Arc::clone(&rows) });
             }
             sink(Ok(rows));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Urgency, WEIGHT_OF_MEDIUM, urgency};
+
+    #[test]
+    fn the_tower_shares_by_how_many_wait_for_it() {
+        let n_waiting = 3;
+        let n_alike = n_waiting * WEIGHT_OF_MEDIUM;
+        for (n_seqs, expected) in [
+            (0, Urgency::Later),
+            (1, Urgency::Now),
+            (n_alike - 1, Urgency::Now),
+            (n_alike, Urgency::Apart),
+            (64, Urgency::Apart),
+        ] {
+            assert_eq!(urgency(n_seqs, n_waiting), expected, "{n_seqs} sequences");
         }
     }
 }

@@ -33,6 +33,11 @@ impl Steps {
         Self { in_flight: VecDeque::new(), n_in_flight_max, n_failures: 0, last_ended: None }
     }
 
+    /// Sequences in the step that was launched last, if it is still under way.
+    pub(crate) fn n_seqs(&self) -> usize {
+        self.in_flight.back().map_or(0, |step| step.batch.seqs.len())
+    }
+
     /// Forgets all that are under way.
     pub(crate) fn clear(&mut self) {
         self.in_flight.clear();

@@ -2,7 +2,6 @@
 
 use super::flat::FlatStep;
 use super::graphs::Graphs;
-use super::upload::Upload;
 use super::{Launched, known};
 use crate::config::EngineConfig;
 use models::{EmbeddingRows, Model, ModelSpec, StepParts};
@@ -25,7 +24,6 @@ const N_WORDS: usize = 64 << 10;
 /// What steps on a GPU keep.
 pub(super) struct GpuSteps {
     cuda: Arc<Cuda>,
-    upload: Upload,
     /// Where the numbers of steps lie that are not recorded.
     area: Arc<SlabRange>,
     graphs: Graphs,
@@ -55,7 +53,6 @@ impl GpuSteps {
     pub(super) fn new(cuda: &Arc<Cuda>, spec: &ModelSpec, cfg: &EngineConfig) -> Result<Self> {
         let n_samples_max = cfg.scheduler.max_batch_size * SAMPLES_PER_SEQ;
         Ok(Self {
-            upload: Upload::new(cuda, N_WORDS)?,
             area: area(cuda, N_WORDS)?,
             graphs: Graphs::new(cuda, cfg)?,
             sampler: DeviceSampler::new(cuda, n_samples_max, spec.vocab_size)?,
@@ -81,8 +78,7 @@ impl GpuSteps {
         let samples = self.sampler.prepare(draws, flat.n_logit_rows())?;
         match self.graphs.fitting(flat, &samples) {
             Some(idx) => {
-                let with = (&mut self.sampler, &mut self.upload);
-                self.graphs.run(idx, (flat, &samples), forward, with)?;
+                self.graphs.run(idx, (flat, &samples), forward, &mut self.sampler)?;
             }
             None => self.run_as_it_is(forward, flat, &samples)?,
         }
@@ -94,8 +90,7 @@ impl GpuSteps {
     pub(super) fn warm_up(&mut self, forward: &mut Forward<'_>) -> Result<()> {
         let (flat, samples) = (FlatStep::default(), SampleBatch::default());
         for idx in 0..self.graphs.len() {
-            let with = (&mut self.sampler, &mut self.upload);
-            self.graphs.run(idx, (&flat, &samples), forward, with)?;
+            self.graphs.run(idx, (&flat, &samples), forward, &mut self.sampler)?;
         }
         forward.device.synchronize()
     }
@@ -160,7 +155,7 @@ impl GpuSteps {
             // Steps under way read the old one; the driver gives it back after them.
             self.area = area(&self.cuda, words.len().next_power_of_two())?;
         }
-        self.upload.send(words, self.area.address())?;
+        pack.put(&self.cuda, &self.area)?;
         Ok(Packed::in_place(&self.area))
     }
 }

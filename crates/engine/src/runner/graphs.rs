@@ -8,7 +8,6 @@
 
 use super::flat::FlatStep;
 use super::gpu::{Forward, PackedStep, area};
-use super::upload::Upload;
 use crate::config::EngineConfig;
 use models::StepParts;
 use std::sync::Arc;
@@ -78,12 +77,12 @@ impl Graphs {
         idx: usize,
         (flat, samples): (&FlatStep<'_>, &SampleBatch),
         forward: &mut Forward<'_>,
-        (sampler, upload): (&mut DeviceSampler, &mut Upload),
+        sampler: &mut DeviceSampler,
     ) -> Result<()> {
         let recorded = &mut self.sizes[idx];
         let area = self.area.as_ref().ok_or_else(|| Error::internal("graphs without an area"))?;
         let (pack, step) = pack(recorded.room, flat, samples)?;
-        upload.send(pack.words(), area.address())?;
+        pack.put(&self.cuda, area)?;
         if self.cuda.scratch_bytes().0 != 0 {
             return Err(Error::internal("scratch memory is in use between two steps"));
         }

@@ -5,7 +5,6 @@ mod gpu;
 mod graphs;
 mod host;
 mod model;
-mod upload;
 
 use crate::config::{Backend, EngineConfig};
 use crate::live::Live;
@@ -17,7 +16,7 @@ use scheduler::{Batch, Scheduler, SeqStep};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use tensor::cuda::Event;
+use tensor::cuda::{Event, Urgency};
 use tensor::ops::sample::{Draw, Sampled};
 use tensor::{KvPool, SlabRange};
 use types::output::OutputToken;
@@ -68,14 +67,15 @@ impl Runner {
     }
 
     /// Begins to put the rows of all media, f32 `[n_tokens, hidden_size]` each, where `places`
-    /// says; without an event to wait for they are there.
+    /// says, beside steps as `urgency` says; without an event to wait for they are there.
     pub(crate) fn encode(
         &self,
+        urgency: Urgency,
         media: &[&PreparedMedia],
         places: &mut [&mut SlabRange],
     ) -> Result<Option<Event>> {
         match self {
-            Self::Model(runner) => runner.encode(media, places),
+            Self::Model(runner) => runner.encode(urgency, media, places),
             Self::Mock(runner) => runner.encode(media, places).map(|()| None),
         }
     }

@@ -50,12 +50,17 @@ impl ModelRunner {
         Ok(Self { model, device, tower, kv, steps })
     }
 
-    /// Gives media to the lane of the tower; the rows are there once the event has come.
+    /// Gives media to the lane of the tower, which shares the GPU as `urgency` says; the rows are
+    /// there once the event has come.
     pub(super) fn encode(
         &self,
+        urgency: Urgency,
         media: &[&PreparedMedia],
         places: &mut [&mut SlabRange],
     ) -> Result<Option<Event>> {
+        if let Device::Cuda(cuda) = &self.tower {
+            cuda.set_urgency(urgency)?;
+        }
         let rows = self.model.encode(&self.tower, media)?;
         let n_rows: usize = media.iter().map(|one| one.plan.n_tokens as usize).sum();
         if rows.n_rows() != n_rows {
@@ -79,6 +84,11 @@ impl ModelRunner {
 
     /// Makes ready what would otherwise be made at the first step that needs it.
     pub(super) fn warm_up(&mut self) -> Result<()> {
+        if let Device::Cuda(cuda) = &self.tower {
+            for urgency in [Urgency::Now, Urgency::Apart, Urgency::Later] {
+                cuda.set_urgency(urgency)?;
+            }
+        }
         let (model, device, kv) = (&*self.model, &self.device, &mut self.kv);
         match &mut self.steps {
             Steps::Host(_) => Ok(()),

@@ -3,7 +3,7 @@
 
 use super::blas_choices::{Algorithm, Key};
 use super::blas_sys::{Description, Layout, Library, Preference, said};
-use super::{Context, Cuda, GemmChoices};
+use super::{Context, Cuda, GemmChoices, get_or_try_init};
 use crate::arena::Arena;
 use crate::dtype::DType;
 use cudarc::cublaslt::{result, sys};
@@ -136,15 +136,6 @@ impl Blas {
     fn chosen(&self) -> MutexGuard<'_, HashMap<Shape, Option<sys::cublasLtMatmulAlgo_t>>> {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Two threads may both make a value; the first one stays.
-fn get_or_try_init<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
-    if let Some(value) = cell.get() {
-        return Ok(value);
-    }
-    let value = make()?;
-    Ok(cell.get_or_init(|| value))
 }
 
 impl Cuda {

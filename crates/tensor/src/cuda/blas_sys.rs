@@ -148,3 +148,36 @@ impl Drop for Preference {
         let _ = unsafe { result::destroy_matmul_pref(self.0) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Library;
+    use crate::cuda::{Context, driver_version, is_blas_installed};
+    use types::ErrorKind;
+
+    /// Where the libraries are found by `LD_LIBRARY_PATH` alone, this runs again without it.
+    #[test]
+    fn cuda_libraries_that_are_absent_are_said_in_words() {
+        const PATH: &str = "LD_LIBRARY_PATH";
+        if is_blas_installed() && std::env::var_os(PATH).is_some() {
+            let own = "cuda_libraries_that_are_absent_are_said_in_words";
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            let again = again.arg(own).env_remove(PATH).output().unwrap();
+            let said = String::from_utf8_lossy(&again.stdout);
+            assert!(again.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        if is_blas_installed() {
+            eprintln!("skipped: libcublasLt is where the system always looks");
+        } else {
+            let error = Library::open().err().unwrap();
+            assert_eq!(error.kind, ErrorKind::Unavailable);
+            assert!(error.message.contains("libcublasLt is not installed"), "{error}");
+        }
+        if kernels::are_built_in() && driver_version().is_none() {
+            let error = Context::open(0).err().unwrap();
+            assert_eq!(error.kind, ErrorKind::Unavailable);
+            assert!(error.message.contains("NVIDIA driver (libcuda) is not installed"), "{error}");
+        }
+    }
+}

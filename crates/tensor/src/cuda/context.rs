@@ -110,6 +110,10 @@ impl Context {
         Ok(())
     }
 
+    pub(super) fn device(&self) -> sys::CUdevice {
+        self.device
+    }
+
     /// What the driver calls the GPU.
     pub fn name(&self) -> &str {
         &self.name

@@ -173,7 +173,7 @@ impl Cuda {
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: grid.shared_bytes,
-            hStream: self.stream.raw(),
+            hStream: self.stream().raw(),
             attrs: attributes.as_mut_ptr(),
             numAttrs: n_attributes,
         };

@@ -10,12 +10,14 @@ mod context;
 mod error;
 mod installed;
 mod launch;
+mod part;
 mod pinned;
 mod scratch;
 mod staging;
 mod stream;
 mod tensor_map;
 mod trace;
+mod uploads;
 mod weights;
 
 pub use blas_choices::GemmChoices;
@@ -39,8 +41,10 @@ use blas::Blas;
 use cudarc::driver::result;
 use scratch::Scratch;
 use staging::Staging;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use types::{Error, Result};
+use uploads::Uploads;
 use weights::Loading;
 
 /// How a GPU is used.
@@ -58,10 +62,14 @@ pub struct CudaOptions {
 /// one lane happens in order.
 pub struct Cuda {
     context: Arc<Context>,
-    stream: Stream,
+    /// A stream for each urgency, once somebody has asked for it.
+    streams: [OnceLock<Stream>; Urgency::ALL.len()],
+    /// Which of them is given work now.
+    urgency: AtomicUsize,
     scratch: Scratch,
     options: CudaOptions,
     blas: Blas,
+    uploads: Uploads,
     loading: Loading,
 }
 
@@ -84,10 +92,19 @@ impl Cuda {
     }
 
     fn on(context: Arc<Context>, options: CudaOptions, urgency: Urgency) -> Result<Arc<Self>> {
-        let stream = Stream::new(&context, urgency)?;
-        let (blas, loading) = (Blas::default(), Loading::default());
+        let streams = Urgency::ALL.map(|_| OnceLock::new());
+        get_or_try_init(&streams[urgency as usize], || Stream::new(&context, urgency))?;
         let scratch = Scratch::new(&context);
-        Ok(Arc::new(Self { context, stream, scratch, options, blas, loading }))
+        Ok(Arc::new(Self {
+            context,
+            streams,
+            urgency: AtomicUsize::new(urgency as usize),
+            scratch,
+            options,
+            blas: Blas::default(),
+            uploads: Uploads::default(),
+            loading: Loading::default(),
+        }))
     }
 
     /// What all lanes share.
@@ -95,9 +112,27 @@ impl Cuda {
         &self.context
     }
 
-    /// Where everything of this lane happens.
+    /// Where everything of this lane happens, until its urgency changes.
     pub fn stream(&self) -> &Stream {
-        &self.stream
+        let current = self.streams[self.urgency.load(Ordering::Relaxed)].get();
+        current.expect("the current stream was made before it became that")
+    }
+
+    /// What is given from now on is as urgent as this; it begins after all that was given before.
+    /// Only whoever gives work to this lane may call this.
+    ///
+    /// Errors: the driver refuses.
+    pub fn set_urgency(&self, urgency: Urgency) -> Result<()> {
+        let (before, idx) = (self.stream(), urgency as usize);
+        if before.urgency() == urgency {
+            return Ok(());
+        }
+        let next = get_or_try_init(&self.streams[idx], || Stream::new(&self.context, urgency))?;
+        let given = Event::new(&self.context, false)?;
+        before.record(&given)?;
+        next.wait_for(&given)?;
+        self.urgency.store(idx, Ordering::Relaxed);
+        Ok(())
     }
 
     /// How the GPU is used.
@@ -123,20 +158,19 @@ impl Cuda {
     ///
     /// Errors: the driver refuses.
     pub fn poison_scratch(&self) -> Result<()> {
-        self.scratch.poison(&self.stream)
+        self.scratch.poison(self.stream())
     }
 
     /// Copies bytes to the device, in order with everything else; `from` may be changed at once.
+    /// Nobody waits for what was given before. The address has room for the bytes.
     ///
-    /// Errors: the driver refuses.
+    /// Errors: the driver refuses; no memory can be locked.
     pub fn upload(&self, from: &[u8], to: u64) -> Result<()> {
         self.context.bind()?;
         if from.is_empty() {
             return Ok(());
         }
-        // SAFETY: the caller's address has room for the bytes (a tensor's, checked there); memory
-        // that is not page-locked is staged by the driver before this returns.
-        checked(unsafe { result::memcpy_htod_async(to, from, self.stream.raw()) }, "copy to a GPU")
+        self.uploads.send((&self.context, self.stream()), from, to)
     }
 
     /// Copies bytes of the device and waits for them.
@@ -146,10 +180,10 @@ impl Cuda {
         self.context.bind()?;
         if !to.is_empty() {
             // SAFETY: as in `upload`; the bytes are there once the stream has been waited for.
-            let copied = unsafe { result::memcpy_dtoh_async(to, from, self.stream.raw()) };
+            let copied = unsafe { result::memcpy_dtoh_async(to, from, self.stream().raw()) };
             checked(copied, "copy from a GPU")?;
         }
-        self.stream.synchronize()
+        self.stream().synchronize()
     }
 
     /// Copies bytes inside the device.
@@ -161,7 +195,7 @@ impl Cuda {
             return Ok(());
         }
         // SAFETY: both addresses have that many bytes (tensors', checked there).
-        let copied = unsafe { result::memcpy_dtod_async(to, from, n_bytes, self.stream.raw()) };
+        let copied = unsafe { result::memcpy_dtod_async(to, from, n_bytes, self.stream().raw()) };
         checked(copied, "copy inside a GPU")
     }
 
@@ -169,8 +203,17 @@ impl Cuda {
     ///
     /// Errors: the driver refuses.
     pub fn fill(&self, tensor: &mut Tensor, byte: u8) -> Result<()> {
-        self.stream.fill(tensor.address(), byte, tensor.n_bytes())
+        self.stream().fill(tensor.address(), byte, tensor.n_bytes())
     }
+}
+
+/// Two threads may both make a value; the first one stays.
+fn get_or_try_init<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    if let Some(value) = cell.get() {
+        return Ok(value);
+    }
+    let value = make()?;
+    Ok(cell.get_or_init(|| value))
 }
 
 impl std::fmt::Debug for Cuda {

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::error::checked;
+use super::part::Part;
 use cudarc::driver::{result, sys};
 use std::sync::Arc;
 use types::{Error, Result};
@@ -10,15 +11,26 @@ use types::{Error, Result};
 pub struct Stream {
     context: Arc<Context>,
     raw: sys::CUstream,
+    urgency: Urgency,
+    /// The part of the GPU that it keeps to.
+    _part: Option<Part>,
 }
 
-/// Whose work a GPU begins first, where several streams have some.
+/// How streams share a GPU, where several have work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
     /// Somebody waits for each of its results.
     Now,
     /// May wait for whatever is more urgent.
     Later,
+    /// Somebody waits, but others more: it keeps to a part of the multiprocessors. Where a GPU
+    /// cannot be divided it may wait.
+    Apart,
+}
+
+impl Urgency {
+    /// All of them, each at its own number.
+    pub(super) const ALL: [Self; 3] = [Self::Now, Self::Later, Self::Apart];
 }
 
 /// A point in a stream's work.
@@ -55,15 +67,26 @@ impl Stream {
         // SAFETY: the numbers are written before it returns.
         let range = unsafe { sys::cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest) };
         checked(range.result(), "tell how urgent streams may be")?;
-        let priority = match urgency {
-            Urgency::Now => greatest,
-            Urgency::Later => least,
+        // A GPU that refuses (a slice of one, say) is one that cannot be divided.
+        let part = match urgency {
+            Urgency::Apart => Part::of(context).unwrap_or(None),
+            Urgency::Now | Urgency::Later => None,
         };
         let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
+        if let Some(part) = part {
+            let raw = part.stream(flags, greatest)?;
+            return Ok(Self { context: Arc::clone(context), raw, urgency, _part: Some(part) });
+        }
+        let priority = if urgency == Urgency::Now { greatest } else { least };
         // SAFETY: the handle is written before it returns.
         let made = unsafe { sys::cuStreamCreateWithPriority(&raw mut raw, flags, priority) };
         checked(made.result(), "make a stream")?;
-        Ok(Self { raw, context: Arc::clone(context) })
+        Ok(Self { context: Arc::clone(context), raw, urgency, _part: None })
+    }
+
+    /// How it shares the GPU.
+    pub(super) fn urgency(&self) -> Urgency {
+        self.urgency
     }
 
     /// The driver's handle.
@@ -229,6 +252,33 @@ impl Drop for Graph {
         if self.context.bind().is_ok() {
             // SAFETY: made in `new`, destroyed once.
             let _ = unsafe { result::graph::exec_destroy(self.raw) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Urgency;
+    use crate::cuda::CudaOptions;
+    use crate::testing::gpu;
+    use crate::{DType, Device, Tensor};
+
+    /// Each copy takes what was written just before it, though their streams differ.
+    #[test]
+    fn cuda_work_of_changing_urgency_stays_in_order() {
+        const N: u32 = 300;
+        let compute = DType::Bf16;
+        if let Some(device) = gpu(CudaOptions { ordinal: 0, compute, deterministic: false }) {
+            let Device::Cuda(cuda) = &device else { unreachable!("only GPUs are tried") };
+            let word = Tensor::scratch_on(&device, DType::U32, &[1]).unwrap();
+            let all = Tensor::scratch_on(&device, DType::U32, &[N as usize]).unwrap();
+            for (idx, urgency) in (0..N).zip(Urgency::ALL.into_iter().cycle()) {
+                cuda.set_urgency(urgency).unwrap();
+                cuda.upload(&idx.to_le_bytes(), word.address()).unwrap();
+                cuda.copy(word.address(), all.address() + u64::from(idx) * 4, 4).unwrap();
+            }
+            let found = all.to_host(&device).unwrap();
+            assert!(found.as_slice::<u32>().iter().copied().eq(0..N), "{found:?}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Small arrays of numbers that go to a device together, in one copy.
 
+use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::slab::SlabRange;
 use crate::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
-use types::Result;
+use types::{Error, Result};
 
 /// Elements that a part is rounded up to, so that every part starts aligned.
 const ALIGNMENT: usize = 64;
@@ -72,6 +73,17 @@ impl Pack {
         &self.words
     }
 
+    /// Copies all words to a range of a GPU's memory, in order with everything else there.
+    ///
+    /// Errors: the range is too small; the GPU fails.
+    pub fn put(&self, cuda: &Cuda, range: &SlabRange) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
+        if bytes.len() > range.n_bytes() {
+            return Err(Error::internal("a pack does not fit into its memory"));
+        }
+        cuda.upload(bytes, range.address())
+    }
+
     /// Copies all to the device's scratch memory.
     ///
     /// Errors: the device has no memory left, or fails.
@@ -79,9 +91,8 @@ impl Pack {
         let place = match device {
             Device::Cpu(_) => Place::Host(self.words),
             Device::Cuda(cuda) => {
-                let bytes = bytemuck::cast_slice(&self.words);
-                let range = cuda.scratch(bytes.len())?;
-                cuda.upload(bytes, range.address())?;
+                let range = cuda.scratch(size_of_val(&self.words[..]))?;
+                self.put(cuda, &range)?;
                 Place::Gpu(Arc::new(range))
             }
         };
