@@ -116,8 +116,8 @@ impl Words {
             None => return text.len(),
         };
         let is_last = end == text.len();
-        // Only white space ends with white space that ends no line. The last character of it belongs
-        // to the word behind, if there is one, and if it is not alone.
+        // Only white space ends with white space that ends no line. Its last character belongs to
+        // the word behind, if there is one, and if it is not alone.
         let last = text[start..end].char_indices().next_back();
         match last.filter(|(_, last)| last.is_whitespace() && !matches!(last, '\r' | '\n')) {
             Some((at, _)) if at > 0 && !is_last => at,
