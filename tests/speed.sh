@@ -100,7 +100,7 @@ LUA
   wrk -t1 -c"$N_CONNECTIONS" -d"$LOAD_S" --latency -s "$folder/post.lua" "$1/v1/chat/completions" \
     >"$folder/wrk"
   n_requests=$(awk '/requests in/ { print $1 }' "$folder/wrk")
-  grep -E 'Requests/sec|50%|99%|Non-2xx|Socket errors' "$folder/wrk"
+  grep -E 'Requests/sec|^ +(50|99)%|Non-2xx|Socket errors' "$folder/wrk"
   while read -r name pid; do
     awk -v name="$name" -v ticks=$(($(ticks_of "$pid") - before[$pid])) -v hz="$TICKS_PER_S" \
       -v n="$n_requests" -v kib="$(awk '/VmRSS/ { print $2 }' "/proc/$pid/status")" \
