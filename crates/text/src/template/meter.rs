@@ -1,5 +1,5 @@
-//! Bounds what one rendering goes through and makes. Fuel bounds the number of steps, but a step may
-//! be as large as its operands: a text joined to itself forty times would fill any memory.
+//! Bounds what one rendering goes through and makes. Fuel bounds the number of steps, but a step
+//! may be as large as its operands: a text joined to itself forty times would fill any memory.
 //!
 //! So each operation whose cost grows with its operands has a filter of ours in its place, which
 //! first charges the cost to the rendering's account.
