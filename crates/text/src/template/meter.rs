@@ -16,6 +16,9 @@ const COST_MAX: u64 = 64 << 20;
 /// What a part of a list or map costs.
 const PART_COST: u64 = 128;
 
+/// What a byte costs of a text that is written as part of a list: in quotes, some with backslashes.
+const QUOTED_COST: u64 = 8;
+
 /// What a byte costs that is cut out of a text: all before it are counted as characters.
 const SLICE_COST: u64 = 32;
 
@@ -256,7 +259,11 @@ fn take_all(left: &mut u64, value: &Value, cost: Cost, depth: usize) -> Result<(
     if depth > DEPTH_MAX {
         return Err(Error::new(ErrorKind::InvalidOperation, "lists are nested too deeply"));
     }
-    let of_text = || if cost == Cost::Deep { length(value) as u64 } else { 0 };
+    let of_text = || match (cost, depth) {
+        (Cost::Deep, 0) => length(value) as u64,
+        (Cost::Deep, _) => (length(value) as u64).saturating_mul(QUOTED_COST),
+        (Cost::Shallow | Cost::Parts, _) => 0,
+    };
     match value.kind() {
         ValueKind::String | ValueKind::Bytes => take(left, PART_COST + of_text()),
         ValueKind::Seq | ValueKind::Iterable => {
