@@ -98,7 +98,7 @@ impl Core {
 
     /// Lets the tower go on; whether anything happened.
     fn encode(&mut self) -> bool {
-        let outcome = self.encoder.run(&self.runner, &mut self.stats);
+        let outcome = self.encoder.run((&self.runner, self.steps.n_seqs()), &mut self.stats);
         for Supplied { id, item_idx, rows } in self.encoder.take_supplied() {
             self.supply(id, item_idx, rows);
         }
