@@ -213,7 +213,8 @@ struct ProcessorConfig {
     do_center_crop: Option<bool>,
 }
 
-/// Errors: `size` or `crop_size` of preprocessor_config.json is not the square that the tower takes.
+/// Errors: `size` or `crop_size` of preprocessor_config.json is not the square that the tower
+/// takes.
 pub(super) fn check_sides(sizes: [&Value; 2], vision: &ClipConfig) -> Result<()> {
     if sizes.map(side_of) == [Some(vision.image_size as u32); 2] {
         return Ok(());
