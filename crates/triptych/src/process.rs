@@ -2,18 +2,12 @@
 
 use config::LogFormat;
 use frontend::{Shutdown, ShutdownTrigger};
-use mimalloc::MiMalloc;
 use std::process::ExitCode;
 use std::time::Duration;
 use telemetry::log::LineFormat;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use types::{Error, Result};
-
-/// A request allocates on one thread what another frees, which the C library's allocator does
-/// slowly: a tenth to a fifth of a request's processor time where nothing is computed.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What a shell says of a program that a signal ended, less the signal's number.
 const EXIT_CODE_OF_SIGNALS: i32 = 128;
