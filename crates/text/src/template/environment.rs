@@ -1,6 +1,6 @@
 //! Jinja as Hugging Face sets it up: its switches, its functions, Python's methods.
 
-use super::{filters, meter, python_json, python_methods, strftime};
+use super::{filters, meter, namespaces, python_json, python_methods, strftime};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind};
 use std::fmt;
@@ -33,6 +33,7 @@ pub(super) fn new() -> Environment<'static> {
     environment.set_unknown_method_callback(python_methods::call);
     meter::add_to(&mut environment);
     filters::add_to(&mut environment);
+    namespaces::add_to(&mut environment);
     environment.add_filter("tojson", python_json::tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);

@@ -4,11 +4,13 @@
 //! So each operation whose cost grows with its operands has a filter of ours in its place, which
 //! first charges the cost to the rendering's account.
 
+use super::namespaces::{LIST, Namespaces};
 use minijinja::machinery::{self, Instruction, Instructions, Token};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, Tuple, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Template, Value, context};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Most that one rendering may go through: bytes of text, and what takes as long.
 const COST_MAX: u64 = 64 << 20;
@@ -103,8 +105,10 @@ pub(super) fn check_source(source: &str, syntax: SyntaxConfig) -> Result<(), Err
 pub(super) fn render<'a>(
     environment: &'a Environment<'a>,
     template: &'a Template<'a, 'a>,
-    variables: Value,
+    mut variables: BTreeMap<String, Value>,
 ) -> Result<String, Error> {
+    let namespaces = Arc::new(Namespaces::default());
+    variables.insert(LIST.to_owned(), Value::from_dyn_object(Arc::clone(&namespaces)));
     let compiled = machinery::get_compiled_template(template);
     let main = metered(&compiled.instructions);
     let blocks: BTreeMap<_, _> =
@@ -112,8 +116,9 @@ pub(super) fn render<'a>(
     let mut text = String::with_capacity(compiled.buffer_size_hint);
     let mut out = machinery::make_string_output(&mut text);
     let escape = compiled.initial_auto_escape.clone();
-    machinery::eval(environment, &main, variables, &blocks, &mut out, escape)?;
-    Ok(text)
+    let rendered = machinery::eval(environment, &main, variables.into(), &blocks, &mut out, escape);
+    namespaces.let_go(environment);
+    rendered.map(|_| text)
 }
 
 /// The filters that stand in for operations, and what is written out, on the account.

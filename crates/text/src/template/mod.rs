@@ -4,6 +4,7 @@ mod content;
 mod environment;
 mod filters;
 mod meter;
+mod namespaces;
 mod python_json;
 mod python_methods;
 mod source;
@@ -101,7 +102,7 @@ impl ChatTemplate {
         }
         let name = if self.has_tool_use && options.tools.is_some() { TOOL_USE } else { DEFAULT };
         let template = self.environment.get_template(name).map_err(|error| failure(&error))?;
-        let rendered = meter::render(&self.environment, &template, variables.into());
+        let rendered = meter::render(&self.environment, &template, variables);
         rendered.map_err(|error| failure(&error))
     }
 }
