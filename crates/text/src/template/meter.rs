@@ -10,6 +10,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, Tuple, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Template, Value, context};
 use std::collections::BTreeMap;
+use std::iter::successors;
 use std::sync::Arc;
 
 /// Most that one rendering may go through: bytes of text, and what takes as long.
@@ -215,7 +216,51 @@ fn slice(
     step: Value,
 ) -> Result<Value, Error> {
     charge(state, (length(&value) as u64).saturating_mul(SLICE_COST))?;
+    if let Some(step) = step.as_i64().filter(|step| *step < 0)
+        && let Some(cut) = backward_slice(&value, [&start, &stop], step)?
+    {
+        return Ok(cut);
+    }
     plainly(state, "a[b:c:d]", context! { a => value, b => start, c => stop, d => step })
+}
+
+/// A slice with a negative step, as Python cuts it; `None` of what is neither text nor list. The
+/// library's own panics at empty texts, and takes a stop at 0 for none.
+fn backward_slice(
+    value: &Value,
+    [start, stop]: [&Value; 2],
+    step: i64,
+) -> Result<Option<Value>, Error> {
+    let bound = |at: &Value| match at.is_none() {
+        true => Ok(None),
+        false => i64::try_from(at.clone()).map(Some),
+    };
+    let (start, stop) = (bound(start)?, bound(stop)?);
+    let places = |n: usize| backward_places(n as i64, start, stop, step);
+    if let Some(text) = value.as_str() {
+        let chars: Vec<char> = text.chars().collect();
+        return Ok(Some(places(chars.len()).map(|at| chars[at]).collect::<String>().into()));
+    }
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Ok(None);
+    }
+    let items: Vec<Value> = value.try_iter()?.collect();
+    let cut: Vec<Value> = places(items.len()).map(|at| items[at].clone()).collect();
+    Ok(Some(if is_tuple(value) { Tuple::from(cut).into() } else { cut.into() }))
+}
+
+/// The places of a slice of `n` items; `step` is below 0.
+fn backward_places(
+    n: i64,
+    start: Option<i64>,
+    stop: Option<i64>,
+    step: i64,
+) -> impl Iterator<Item = usize> {
+    // One before the first item is the end.
+    let place = |at: i64| (if at < 0 { at.saturating_add(n) } else { at }).clamp(-1, n - 1);
+    let end = stop.map_or(-1, place);
+    let places = successors(Some(start.map_or(n - 1, place)), move |at| at.checked_add(step));
+    places.take_while(move |at| *at > end).map(|at| at as usize)
 }
 
 /// The operation as it would be without an account.
@@ -283,5 +328,26 @@ fn take_all(left: &mut u64, value: &Value, cost: Cost, depth: usize) -> Result<(
             })
         }
         _ => take(left, PART_COST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::environment;
+    use super::*;
+
+    #[test]
+    fn slices_backwards_are_those_of_python() {
+        let environment = environment::new();
+        let check = |source: &str, expected: &str| {
+            let template = environment.template_from_str(source).unwrap();
+            let text = render(&environment, &template, BTreeMap::new());
+            assert_eq!(text.unwrap_or_else(|error| error.to_string()), expected, "{source}");
+        };
+        check("{{ ''[::-2] }}|{{ [][::-1] }}", "|[]");
+        check("{{ 'abcd'[::-1] }} {{ 'abcd'[::-2] }} {{ 'abcd'[2:0:-1] }}", "dcba db cb");
+        check("{{ 'abcd'[:-2:-1] }} {{ 'abcd'[9:1:-1] }} {{ 'abcd'[-9::-1] }}", "d dc ");
+        check("{{ [1, 2, 3][::-1] }} {{ [1, 2, 3][1:2:-1] }}", "[3, 2, 1] []");
+        check("{{ 'ab'[::-9223372036854775807] }} {{ 'ab'[1:] }}", "b b");
     }
 }
