@@ -13,6 +13,7 @@ use crate::{
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::stream::FuturesUnordered;
+use memmap2::MmapMut;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -35,9 +36,6 @@ const N_TURNS: usize = 5;
 
 /// How long a turn of ours takes.
 const TURN: Duration = Duration::from_millis(200);
-
-/// What both sides' memory begins at a multiple of, as memory for KV blocks does.
-const ALIGNMENT: usize = 4096;
 
 /// The word that makes the program the owner.
 const LEND: &str = "lend";
@@ -83,25 +81,23 @@ fn byte(idx: usize) -> u8 {
     (idx * 31 + idx / 257) as u8
 }
 
-/// Room for `n_bytes` from a multiple of [`ALIGNMENT`] on, and what keeps it.
-fn room(n_bytes: usize) -> (Region, Vec<u8>) {
-    let mut memory = vec![0_u8; n_bytes + ALIGNMENT];
-    let start = memory.as_mut_ptr();
-    let start = start.wrapping_add(start.align_offset(ALIGNMENT));
-    // SAFETY: the bytes lie within the vector, which is handed over beside the region and not
-    // touched otherwise.
-    (unsafe { Region::new(start, n_bytes) }, memory)
+/// Memory as KV pools have it: whole pages, huge ones where the system has them.
+fn room(n_bytes: usize) -> MmapMut {
+    let map = MmapMut::map_anon(n_bytes).unwrap();
+    // Only a hint.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    map
 }
 
 /// Lends until nobody holds the other end of the standard input.
 async fn lend(transport: Arc<dyn Transport>, n_bytes: usize) {
-    let (region, keep) = room(n_bytes);
-    for idx in 0..n_bytes {
-        // SAFETY: inside of the room made above, which nobody else has yet.
-        unsafe { region.ptr().add(idx).write(byte(idx)) };
-    }
+    let mut room = room(n_bytes);
+    room.iter_mut().enumerate().for_each(|(idx, place)| *place = byte(idx));
+    // SAFETY: the lease keeps the map, and nobody writes to it any more.
+    let region = unsafe { Region::new(room.as_mut_ptr(), n_bytes) };
     let table = Arc::new(LeaseTable::default());
-    let memory = LeasedMemory { regions: vec![region], keep: Box::new(keep) };
+    let memory = LeasedMemory { regions: vec![region], keep: Box::new(room) };
     let (addresses, _served) = transport.serve(Arc::clone(&table)).await.unwrap();
     let (lease, secret) = table.grant(memory, Instant::now() + LENT_MAX).unwrap();
     println!("{} {} {} {}", addresses[0], lease.slot, lease.generation, secret.0);
@@ -183,7 +179,8 @@ fn median(figures: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// GB/s with so many reads of the first bytes under way, each into memory of its own.
+/// GB/s with so many reads of the first bytes under way, each into a place of its own
+/// in one pool.
 async fn rate(
     reader: &dyn Transport,
     from: &RemoteHandle,
@@ -191,11 +188,16 @@ async fn rate(
     n_at_a_time: usize,
 ) -> f64 {
     let read = |into| reader.read(from.clone(), vec![Source { region_idx: 0, offset: 0 }], into);
-    let destination = || {
-        let (region, keep) = room(n_bytes);
-        Destination { regions: vec![region], keep: Box::new(keep) }
+    let mut pool = room(n_at_a_time * n_bytes);
+    let start = pool.as_mut_ptr();
+    let pool = Arc::new(pool);
+    let destination = |idx| {
+        // SAFETY: a part of the pool that no other read has; the read keeps the pool.
+        let region = unsafe { Region::new(start.wrapping_add(idx * n_bytes), n_bytes) };
+        Destination { regions: vec![region], keep: Box::new(Arc::clone(&pool)) }
     };
-    let mut reads: FuturesUnordered<_> = (0..n_at_a_time).map(|_| read(destination())).collect();
+    let mut reads: FuturesUnordered<_> =
+        (0..n_at_a_time).map(|idx| read(destination(idx))).collect();
     // The first ones touch their memory for the first time.
     for _ in 0..2 * n_at_a_time {
         let landed = reads.next().await.unwrap().unwrap();

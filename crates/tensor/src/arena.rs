@@ -1,6 +1,7 @@
 //! One plain allocation that peers may read: page aligned, freed as a whole.
 
 use crate::cuda::Allocation;
+use crate::pages;
 use memmap2::MmapMut;
 use std::fmt;
 use std::sync::Arc;
@@ -28,11 +29,12 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// Reserves `n_bytes` of zeros; pages are taken from the system when first touched.
+    /// Reserves `n_bytes` of zeros; pages, huge ones where there are, are taken from the system when
+    /// first touched.
     ///
     /// Errors: the system refuses (`Unavailable`).
     pub fn host(n_bytes: usize) -> Result<Arc<Self>> {
-        let mut map = MmapMut::map_anon(n_bytes.max(1)).map_err(|error| {
+        let mut map = pages::zeroed(n_bytes).map_err(|error| {
             let message = format!("cannot reserve {n_bytes} bytes of memory: {error}");
             Error::new(ErrorKind::Unavailable, message)
         })?;

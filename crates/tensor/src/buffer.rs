@@ -1,6 +1,7 @@
 //! Host memory of tensors: aligned to cache lines, and kept for reuse, because fresh pages cost
 //! more than most operations that fill them (a fault per 4 KiB, about 0.1 to 0.2 µs each).
 
+use crate::pages;
 use memmap2::MmapMut;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,8 +11,7 @@ const KEPT_BYTES_MAX: usize = 256 << 20;
 const KEPT_BUFFERS_MAX: usize = 64;
 /// A kept buffer serves a request of at least this share of its size, so that none is wasted.
 const FIT_DIVISOR: usize = 2;
-/// From this size on memory comes from the system directly: zeroed when touched, in huge pages
-/// where it has them, so that streaming weights misses few translations.
+/// From this size on memory comes from the system directly, see [`pages`].
 const MAPPED_BYTES_MIN: usize = 2 << 20;
 
 /// A cache line: the unit of allocation, and the alignment.
@@ -68,7 +68,9 @@ impl std::fmt::Debug for Buffer {
 
 impl Memory {
     fn fresh(n_bytes: usize) -> Self {
-        let mapped = if n_bytes >= MAPPED_BYTES_MIN { map(n_bytes) } else { None };
+        let is_mapped = n_bytes >= MAPPED_BYTES_MIN;
+        // Where the system refuses, the allocator says why.
+        let mapped = if is_mapped { pages::zeroed(n_bytes).ok() } else { None };
         let lines = || Self::Lines(vec![Line([0; 64]); n_bytes.div_ceil(64)]);
         mapped.map_or_else(lines, Self::Mapped)
     }
@@ -86,15 +88,6 @@ impl Memory {
             Self::Mapped(map) => map.len(),
         }
     }
-}
-
-/// Zeroed pages, or `None` where the system refuses (the allocator then says why).
-fn map(n_bytes: usize) -> Option<MmapMut> {
-    let map = MmapMut::map_anon(n_bytes).ok()?;
-    // Only a hint: without huge pages everything works, slower.
-    #[cfg(target_os = "linux")]
-    let _ = map.advise(memmap2::Advice::HugePage);
-    Some(map)
 }
 
 /// The smallest kept buffer that holds `n_bytes` without wasting more than it uses.

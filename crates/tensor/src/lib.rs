@@ -10,6 +10,7 @@ pub mod device;
 pub mod dtype;
 pub mod kv;
 pub mod ops;
+mod pages;
 mod simd;
 pub mod slab;
 pub mod tensor;
