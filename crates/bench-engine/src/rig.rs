@@ -231,7 +231,7 @@ impl Rig {
             grid: plan.grid,
             n_tokens: plan.n_tokens,
         };
-        let prompt = expand(&ask.prompt, &self.description.spec.placeholders, &[item])?;
+        let prompt = expand(&ask.prompt, &self.description.spec.placeholders, &[item], usize::MAX)?;
         let request = self.request(prompt, ask.n_tokens);
         let (engine, id, failed) = (self.engine.clone(), request.id, sender.clone());
         let job = self.job(id, media)?;

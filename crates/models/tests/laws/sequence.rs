@@ -55,7 +55,7 @@ impl Loaded {
         let short: Vec<TokenId> =
             numbers(&prompt["short_ids"]).into_iter().map(|id| id as TokenId).collect();
         let placeholders = &self.model.spec().placeholders;
-        let expanded = expand(&short, placeholders, &items).unwrap();
+        let expanded = expand(&short, placeholders, &items, usize::MAX).unwrap();
         let borrowed: Vec<&PreparedMedia> = prepared.iter().collect();
         let rows = (!prepared.is_empty()).then(|| self.kept(&self.encode(&borrowed)));
         let positions = self.model.positions(&expanded);
