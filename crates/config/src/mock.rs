@@ -73,6 +73,9 @@ pub struct MockFlags {
         default_value = "This is a mock answer. "
     )]
     pub mock_answer: String,
+    /// After so many steps and runs of the tower the pretended device is lost [default: never].
+    #[arg(long, env = "TRIPTYCH_MOCK_FAIL_AFTER_STEPS", value_name = "N")]
+    pub mock_fail_after_steps: Option<u64>,
 }
 
 /// The mock engine's times and words.
@@ -90,6 +93,8 @@ pub struct MockConfig {
     pub patch: Duration,
     /// What every answer says, over and over.
     pub answer: String,
+    /// After so many steps and runs of the tower the pretended device is lost.
+    pub steps_max: Option<u64>,
 }
 
 impl MockFlags {
@@ -101,6 +106,7 @@ impl MockFlags {
             decode_token: Duration::from_nanos(self.mock_decode_token_ns),
             patch: Duration::from_nanos(self.mock_patch_ns),
             answer: self.mock_answer,
+            steps_max: self.mock_fail_after_steps,
         }
     }
 }

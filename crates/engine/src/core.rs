@@ -9,7 +9,7 @@ use crate::live::{Live, new_import, new_request};
 use crate::mailbox::Wait;
 use crate::request::{ImportRequest, SeqEvent, SeqRequest, SeqSink};
 use crate::runner::{Runner, guarded};
-use crate::stats::EngineStats;
+use crate::stats::{Condition, EngineStats};
 use crate::steps::Steps;
 use scheduler::{Event, EventKind, Scheduler};
 use std::collections::HashMap;
@@ -36,8 +36,8 @@ pub(crate) struct Core {
     pub(crate) steps: Steps,
     eos_token_ids: Vec<TokenId>,
     pub(crate) stats: EngineStats,
-    /// The device can do nothing any more.
-    pub(crate) is_lost: bool,
+    /// Why nothing can be done any more.
+    broken: Option<String>,
     wait: Wait,
     /// Since when there has been nothing to do.
     quiet_since: Option<Instant>,
@@ -54,7 +54,7 @@ impl Core {
             steps: Steps::new(cfg.overlap),
             eos_token_ids: cfg.eos_token_ids.clone(),
             stats: EngineStats::default(),
-            is_lost: false,
+            broken: None,
             wait: Wait::Forever,
             quiet_since: None,
             shared,
@@ -63,20 +63,23 @@ impl Core {
         Ok(core)
     }
 
-    /// Runs until the mailbox closes. A panic outside a step is a fault in the engine itself, and a
-    /// lost device does not come back: all requests fail, and so does everything asked later.
+    /// Runs until the mailbox closes. A panic outside a step is a fault in the engine itself, a lost
+    /// device does not come back, and with wrong accounts a block may have two owners: then all
+    /// requests fail, and so does everything asked later.
     pub(crate) fn run(mut self) {
         let outcome = catch_unwind(AssertUnwindSafe(|| while self.turn() {}));
         // What is in flight may still use memory that is given back from here on. A lost device
         // uses none.
         let _ = self.runner.synchronize();
-        if outcome.is_err() || self.is_lost {
-            self.stats.healthy = false;
+        let panicked = outcome.is_err().then(|| "its loop panicked".to_owned());
+        if let Some(why) = self.broken.take().or(panicked) {
+            // It is set once.
+            drop(self.shared.breakdown.set(why));
             self.refuse_all();
         }
     }
 
-    /// One turn of the loop; false once the mailbox is closed or the device is lost.
+    /// One turn of the loop; false once the mailbox is closed or the engine has broken down.
     fn turn(&mut self) -> bool {
         let Some(commands) = self.shared.mailbox.take(self.wait) else { return false };
         if !commands.is_empty() {
@@ -88,12 +91,15 @@ impl Core {
         self.deliver();
         let has_launched = self.launch();
         let has_collected = self.collect(has_launched);
+        if self.shared.embeddings.is_awaited() {
+            self.let_go_of_rows();
+        }
         let has_encoded = self.encode();
         self.wait = self.next_wait(has_launched || has_collected || has_encoded);
         // Whoever hears of something finds it in the figures.
         self.publish();
         self.deliver();
-        !self.is_lost
+        self.broken.is_none()
     }
 
     /// Lets the tower go on; whether anything happened.
@@ -102,11 +108,15 @@ impl Core {
         for Supplied { id, item_idx, rows } in self.encoder.take_supplied() {
             self.supply(id, item_idx, rows);
         }
-        outcome.unwrap_or_else(|_| {
+        outcome.unwrap_or_else(|lost| {
             // Its media are told by whoever fails everything.
-            self.is_lost = true;
+            self.device_is_lost(&lost);
             true
         })
+    }
+
+    pub(crate) fn device_is_lost(&mut self, lost: &Error) {
+        self.broken = Some(format!("its device is lost: {lost}"));
     }
 
     fn obey(&mut self, command: Command) {
@@ -163,6 +173,19 @@ impl Core {
         self.scheduler.supply(id, item_idx);
     }
 
+    /// Gives back the rows of all prompts that have been computed. Whoever loses its blocks after
+    /// that goes back to its caller, who has its media encoded again; until somebody waits for
+    /// memory its rows save that.
+    fn let_go_of_rows(&mut self) {
+        let holders =
+            self.live.iter_mut().filter(|(_, live)| live.rows.iter().any(Option::is_some));
+        for (id, live) in holders {
+            if self.scheduler.let_go_of_rows(*id) {
+                live.rows.fill(None);
+            }
+        }
+    }
+
     fn abort(&mut self, id: RequestId) {
         self.encoder.abort(id);
         self.scheduler.abort(id);
@@ -210,12 +233,15 @@ impl Core {
             return Wait::AtMost(QUIET_BEFORE_CHECK - quiet);
         }
         self.stats.checked = true;
-        self.stats.healthy &= self.scheduler.check().is_ok();
+        if let Err(found) = self.scheduler.check() {
+            self.broken = Some(format!("its accounts do not add up: {found}"));
+        }
         Wait::Forever
     }
 
     fn publish(&self) {
         let stats = EngineStats {
+            condition: self.condition(),
             scheduler: self.scheduler.stats(),
             n_encode_waiting: self.encoder.len(),
             embedding_bytes_used: self.shared.embeddings.n_bytes_used(),
@@ -225,12 +251,22 @@ impl Core {
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
-    /// Fails everything, now and from now on.
+    fn condition(&self) -> Condition {
+        match self.shared.breakdown.get() {
+            Some(_) => Condition::Broken,
+            None if self.steps.are_failing() => Condition::Failing,
+            None => Condition::Well,
+        }
+    }
+
+    /// Fails everything, now and from now on, in a way that lets another worker take it over.
     fn refuse_all(&mut self) {
-        let error = Error::new(ErrorKind::Internal, "the engine has broken down");
+        let error = Error::new(ErrorKind::Unavailable, "the engine has broken down");
         self.publish();
         for live in self.live.values_mut() {
-            live.tell(SeqEvent::Failed(error.clone()));
+            // It may be this sink that panicked.
+            let tell = AssertUnwindSafe(|| live.tell(SeqEvent::Failed(error.clone())));
+            drop(catch_unwind(tell));
         }
         self.live.clear();
         self.steps.clear();

@@ -107,7 +107,7 @@ impl Encoder {
         stats.n_encoded_patches += patches.sum::<u64>();
         stats.encode_batches.add(batch.len() as u64);
         let n_waiting = self.queue.len() + batch.len();
-        self.begin((runner, urgency(n_seqs, n_waiting)), batch);
+        self.begin((runner, urgency(n_seqs, n_waiting)), batch)?;
         self.hand_out(stats)?;
         Ok(true)
     }
@@ -123,23 +123,36 @@ impl Encoder {
     }
 
     /// Gives media to the tower together; when that fails, each alone, so that a bad one fails its
-    /// request only.
-    fn begin(&mut self, (runner, urgency): (&Runner, Urgency), mut batch: Vec<Pending>) {
+    /// request only. Errors: the device is lost; the media stay here for [`Self::fail_all`].
+    fn begin(
+        &mut self,
+        (runner, urgency): (&Runner, Urgency),
+        mut batch: Vec<Pending>,
+    ) -> Result<()> {
         let since = Instant::now();
         let outcome = guarded(|| {
             let (media, mut places): (Vec<_>, Vec<_>) =
                 batch.iter_mut().map(|Pending { job, .. }| (&job.media, &mut job.rows)).unzip();
             runner.encode(urgency, &media, &mut places)
         });
-        match outcome {
-            Ok(done) => self.encoding.push_back(Encoding { batch, done, since }),
-            Err(error) if batch.len() == 1 => {
-                batch.into_iter().for_each(|pending| (pending.sink)(Err(error.clone())));
+        let error = match outcome {
+            Ok(done) => {
+                self.encoding.push_back(Encoding { batch, done, since });
+                return Ok(());
             }
-            Err(_) => {
-                batch.into_iter().for_each(|pending| self.begin((runner, urgency), vec![pending]))
-            }
+            Err(error) => error,
+        };
+        if let Err(lost) = runner.synchronize() {
+            self.encoding.push_back(Encoding { batch, done: None, since });
+            return Err(lost);
         }
+        if batch.len() == 1 {
+            batch.into_iter().for_each(|pending| (pending.sink)(Err(error.clone())));
+            return Ok(());
+        }
+        // All of them, so that no sink is forgotten when the device is lost half-way.
+        let alone = batch.into_iter().map(|pending| self.begin((runner, urgency), vec![pending]));
+        alone.fold(Ok(()), Result::and)
     }
 
     /// Tells the sinks of all media whose rows are there.

@@ -5,9 +5,9 @@ use crate::config::{Backend, EngineConfig};
 use crate::core::Core;
 use crate::mailbox::Mailbox;
 use crate::request::{EncodeJob, EncodeSink, ImportRequest, SeqRequest, SeqSink};
-use crate::stats::EngineStats;
+use crate::stats::{Condition, EngineStats};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tensor::{KvPool, Slab, SlabRange};
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) kv: KvPool,
     pub(crate) embeddings: Arc<Slab>,
     pub(crate) stats: Mutex<EngineStats>,
+    /// Why it has broken down, once it has.
+    pub(crate) breakdown: OnceLock<String>,
     n_row_bytes: usize,
 }
 
@@ -46,6 +48,7 @@ pub fn start(backend: Backend, cfg: EngineConfig) -> Result<Engine> {
         kv: KvPool::on(&device, layout, cfg.scheduler.n_blocks)?,
         embeddings: Slab::new(device.arena(cfg.embedding_bytes)?),
         stats: Mutex::default(),
+        breakdown: OnceLock::new(),
         n_row_bytes: backend.spec().hidden_size * size_of::<f32>(),
     });
     let core = Core::new(backend, &cfg, Arc::clone(&shared))?;
@@ -137,6 +140,16 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let last = *self.0.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
         EngineStats { embedding_bytes_used: self.embeddings().n_bytes_used(), ..last }
+    }
+
+    /// What may be expected of it, as of the last turn of the loop.
+    pub fn condition(&self) -> Condition {
+        self.0.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).condition
+    }
+
+    /// Why it has broken down for good; `None` while it has not.
+    pub fn breakdown(&self) -> Option<&str> {
+        self.0.shared.breakdown.get().map(String::as_str)
     }
 
     /// Says what an engine that has stopped need not hear.

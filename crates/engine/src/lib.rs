@@ -27,4 +27,4 @@ pub use request::{
     EncodeJob, EncodeSink, ImportRequest, SeqEvent, SeqRequest, SeqSink, Until, Used,
 };
 pub use scheduler::{BlockCounts, SchedulerConfig, SchedulerStats};
-pub use stats::EngineStats;
+pub use stats::{Condition, EngineStats};

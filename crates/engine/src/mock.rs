@@ -6,6 +6,7 @@
 use crate::runner::{StepWork, known};
 use models::{ModelSpec, PreparedMedia};
 use scheduler::SeqStep;
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 use tensor::ops::copy_blocks;
@@ -25,6 +26,8 @@ pub struct MockModel {
     pub answer_len: Option<usize>,
     /// What it costs.
     pub cost: MockCost,
+    /// After so many steps and runs of the tower its device is lost; `None` for never.
+    pub steps_max: Option<u64>,
 }
 
 /// The tokens of a pretended answer.
@@ -56,12 +59,29 @@ pub(crate) struct MockRunner {
     kv: KvPool,
     /// The tokens of the step before.
     sampled: Vec<TokenId>,
+    /// Steps and runs of the tower so far.
+    n_steps: Cell<u64>,
 }
 
 impl MockRunner {
     pub(crate) fn new(mock: MockModel, kv: KvPool) -> Self {
         let device = Device::cpu(NonZeroUsize::MIN);
-        Self { mock, device, kv, sampled: Vec::new() }
+        Self { mock, device, kv, sampled: Vec::new(), n_steps: Cell::new(0) }
+    }
+
+    /// Errors: the pretended device is lost.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        match self.mock.steps_max {
+            Some(max) if self.n_steps.get() > max => {
+                Err(Error::internal(format!("it was to pretend so after {max} steps")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn begin_step(&self) -> Result<()> {
+        self.n_steps.update(|n_steps| n_steps + 1);
+        self.synchronize()
     }
 
     /// Zeros, after the time that the patches cost.
@@ -70,6 +90,7 @@ impl MockRunner {
         media: &[&PreparedMedia],
         places: &mut [&mut SlabRange],
     ) -> Result<()> {
+        self.begin_step()?;
         let n_patches: usize = media.iter().map(|one| one.plan.grid.n_patches()).sum();
         pause(self.mock.cost.patch * n_patches as u32);
         places.iter_mut().for_each(|place| place.as_mut_slice::<u8>().fill(0));
@@ -77,6 +98,7 @@ impl MockRunner {
     }
 
     pub(crate) fn step(&mut self, work: &StepWork<'_>) -> Result<Vec<Result<OutputToken>>> {
+        self.begin_step()?;
         let copies: Vec<_> = work.batch.copies.iter().map(|copy| (copy.from, copy.to)).collect();
         copy_blocks(&self.device, &mut self.kv, &copies)?;
         let mut intact = Vec::with_capacity(work.batch.seqs.len());

@@ -97,7 +97,8 @@ pub enum SeqEvent {
     /// `needed_items` (those not wholly inside the cached beginning) must be supplied.
     ///
     /// Rarely comes again, with further items, when blocks that covered them had to be given up:
-    /// supply those too. No item is asked for twice; supplied rows are kept until the last event.
+    /// supply those too. No item is asked for twice; supplied rows are kept until the last event, or
+    /// until somebody waits for embedding memory when the prompt has been computed.
     Pinned {
         /// Tokens at the beginning of the prompt that need not be computed.
         cached_tokens: u32,
@@ -135,7 +136,8 @@ pub enum SeqEvent {
         /// Index of the block in the prompt, and the block of this engine.
         missing: Vec<(usize, u32)>,
     },
-    /// An imported choice lost its KV and is gone from here; the caller prefills again.
+    /// A choice lost its KV and is gone from here; the caller prefills again. Only of an import, or
+    /// of a request whose rows were let go.
     Preempted {
         /// Index of the choice.
         choice: u32,

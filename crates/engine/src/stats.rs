@@ -3,11 +3,23 @@
 use crate::doublings::Doublings;
 use scheduler::SchedulerStats;
 
+/// What may be expected of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Condition {
+    /// It works.
+    #[default]
+    Well,
+    /// Its last steps failed, one after the other. It is well again after one that succeeds.
+    Failing,
+    /// It refuses everything, and does so for good.
+    Broken,
+}
+
 /// A snapshot, taken at the end of each turn of the engine's loop. Counters run from the start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EngineStats {
-    /// False when steps fail one after the other, or the engine itself has broken.
-    pub healthy: bool,
+    /// What may be expected of it.
+    pub condition: Condition,
     /// Whether the scheduler's accounts have been counted again since the last work.
     pub checked: bool,
     /// Blocks, queues, prefix cache and preemptions.
@@ -47,7 +59,7 @@ pub struct EngineStats {
 impl Default for EngineStats {
     fn default() -> Self {
         Self {
-            healthy: true,
+            condition: Condition::Well,
             checked: true,
             scheduler: SchedulerStats::default(),
             n_encode_waiting: 0,

@@ -6,10 +6,11 @@ use scheduler::{Batch, SeqStep};
 use std::collections::VecDeque;
 use std::time::Instant;
 use types::output::OutputToken;
-use types::{Error, Result};
+use types::{Error, ErrorKind, Result};
 
-/// After so many failed steps in a row the engine calls itself unhealthy.
+/// After so many failed steps in a row it is not the requests that are at fault.
 const FAILURES_MAX: u32 = 3;
+
 /// The steps under way, and how those before them went.
 pub(crate) struct Steps {
     in_flight: VecDeque<InFlight>,
@@ -36,6 +37,11 @@ impl Steps {
     /// Sequences in the step that was launched last, if it is still under way.
     pub(crate) fn n_seqs(&self) -> usize {
         self.in_flight.back().map_or(0, |step| step.batch.seqs.len())
+    }
+
+    /// Whether the last ones failed, one after the other.
+    pub(crate) fn are_failing(&self) -> bool {
+        self.n_failures >= FAILURES_MAX
     }
 
     /// Forgets all that are under way.
@@ -77,15 +83,21 @@ impl Core {
             }
             Err(error) => self.fail(&batch, &error),
         }
-        self.stats.healthy = self.steps.n_failures < FAILURES_MAX;
         true
     }
 
     fn fail(&mut self, batch: &Batch, error: &Error) {
         self.steps.n_failures += 1;
         self.stats.n_failed_steps += 1;
+        if let Err(lost) = self.runner.synchronize() {
+            // Those in the step are told like all others: somebody else can still answer them.
+            return self.device_is_lost(&lost);
+        }
+        if self.steps.are_failing() {
+            let words = "the engine fails at each step";
+            return self.scheduler.fail(batch, &Error::new(ErrorKind::Unavailable, words));
+        }
         self.scheduler.fail(batch, error);
-        self.is_lost |= self.runner.synchronize().is_err();
     }
 
     /// The tokens of a step; a request whose token could not be chosen fails alone, unless it did

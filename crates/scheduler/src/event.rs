@@ -16,9 +16,9 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind {
     /// Blocks of the prompt's beginning were found and are held; rows of `needed_items` must be
-    /// supplied, and kept until the request ends. The first event of a submitted request; comes
-    /// again with further items when blocks that covered them had to be given up. No item comes
-    /// twice.
+    /// supplied, and kept until the request ends or the scheduler lets go of them. The first event
+    /// of a submitted request; comes again with further items when blocks that covered them had to
+    /// be given up. No item comes twice.
     Pinned {
         /// Tokens at the beginning of the prompt that need not be computed.
         cached_tokens: u32,
@@ -51,7 +51,8 @@ pub enum EventKind {
         /// Index in the prompt and block of the pool, for each block that is not here already.
         missing: Vec<(usize, u32)>,
     },
-    /// An imported choice lost its blocks and is forgotten; it must be prefilled again.
+    /// A choice lost its blocks and is forgotten, because its prompt cannot be computed here: it was
+    /// imported, or its rows were let go. It must be prefilled again.
     Preempted {
         /// Index of the choice.
         choice: u32,

@@ -8,9 +8,11 @@
 
 use crate::event::EventKind;
 use crate::plan::Plan;
-use crate::request::Origin;
+use crate::request::PromptPlace;
 use crate::scheduler::Scheduler;
 use crate::sequence::Rank;
+use types::RequestId;
+use types::prompt::PlacedItem;
 
 impl Scheduler {
     /// The sequence that should yield its blocks to `rank`: the last of those that are behind it or
@@ -77,8 +79,23 @@ impl Scheduler {
         !self.can_finish(rank) && self.n_rows_ready(rank) == 0
     }
 
-    /// Takes a sequence's blocks and its place. A submitted one waits for its next turn, an
-    /// imported one is handed back.
+    /// Lets go of a request's rows, if its prompt has been computed: whether it has. From then on it
+    /// is like one whose prompt was computed elsewhere.
+    pub fn let_go_of_rows(&mut self, id: RequestId) -> bool {
+        let seqs = &self.seqs;
+        let Some(request) = self.requests.get_mut(&id) else { return false };
+        let end = request.items.last().map_or(0, PlacedItem::end);
+        let has_computed = |rank: &Rank| seqs[rank].running && seqs[rank].n_computed >= end;
+        let needs_none = request.forked && request.live.iter().all(has_computed);
+        if needs_none {
+            request.supplied.fill(false);
+            request.prompt_place = PromptPlace::Elsewhere;
+        }
+        needs_none
+    }
+
+    /// Takes a sequence's blocks and its place. One whose prompt can be computed here waits for its
+    /// next turn, another is handed back.
     pub(crate) fn preempt(&mut self, rank: Rank) {
         let Some(seq) = self.seqs.get(&rank) else { return };
         let id = seq.request;
@@ -88,12 +105,12 @@ impl Scheduler {
             return;
         }
         self.n_preempted += 1;
-        match self.requests.get(&id).map(|request| request.origin) {
-            Some(Origin::Imported) => {
+        match self.requests.get(&id).map(|request| request.prompt_place) {
+            Some(PromptPlace::Elsewhere) => {
                 self.emit(id, EventKind::Preempted { choice: rank.choice });
                 self.end_seq(rank);
             }
-            Some(Origin::Submitted) | None => self.requeue(rank),
+            Some(PromptPlace::Here) | None => self.requeue(rank),
         }
     }
 

@@ -77,13 +77,14 @@ pub struct NewImport {
     pub first_tokens: Vec<Option<TokenId>>,
 }
 
-/// Where a request's prompt is computed.
+/// Where a request's prompt can be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum PromptPlace {
     /// Here; a preempted sequence is computed again.
-    Submitted,
-    /// Elsewhere; a preempted sequence is handed back.
-    Imported,
+    Here,
+    /// Elsewhere, because it was imported or its rows were let go; a preempted sequence is handed
+    /// back.
+    Elsewhere,
 }
 
 /// What the scheduler keeps of a request.
@@ -99,7 +100,7 @@ pub(crate) struct Request {
     pub(crate) question_len: usize,
     pub(crate) until: Until,
     pub(crate) needs_tokens: bool,
-    pub(crate) origin: Origin,
+    pub(crate) prompt_place: PromptPlace,
     /// Per item: its rows are at hand.
     pub(crate) supplied: Vec<bool>,
     /// Per item: its rows were asked for.
@@ -113,7 +114,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(request: &NewRequest, origin: Origin) -> Self {
+    pub(crate) fn new(request: &NewRequest, prompt_place: PromptPlace) -> Self {
         let items = request.prompt.items.clone();
         let anonymous = items.iter().find(|placed| placed.item.digest == Digest::default());
         Self {
@@ -127,8 +128,8 @@ impl Request {
             question_len: request.prompt.tokens.len() - request.n_answered,
             until: request.until,
             needs_tokens: request.needs_tokens,
-            origin,
-            forked: origin == Origin::Imported,
+            prompt_place,
+            forked: prompt_place == PromptPlace::Elsewhere,
             stopped: Vec::new(),
             live: Vec::new(),
         }
@@ -178,7 +179,11 @@ impl Request {
 }
 
 /// Refuses what can never run under `cfg`.
-pub(crate) fn validate(request: &NewRequest, cfg: &SchedulerConfig, origin: Origin) -> Result<()> {
+pub(crate) fn validate(
+    request: &NewRequest,
+    cfg: &SchedulerConfig,
+    prompt_place: PromptPlace,
+) -> Result<()> {
     let prompt_len = request.prompt.tokens.len();
     if prompt_len == 0 || request.n_answered > prompt_len {
         return Err(Error::invalid("the prompt is empty"));
@@ -192,7 +197,7 @@ pub(crate) fn validate(request: &NewRequest, cfg: &SchedulerConfig, origin: Orig
     }
     validate_items(request)?;
     // An imported choice has its first token already and goes on to a second.
-    validate_len(request, cfg, if origin == Origin::Imported { 2 } else { 1 })
+    validate_len(request, cfg, if prompt_place == PromptPlace::Elsewhere { 2 } else { 1 })
 }
 
 fn validate_items(request: &NewRequest) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::blocks::BlockPool;
 use crate::config::SchedulerConfig;
 use crate::event::{Event, EventKind};
 use crate::queue::WaitingQueue;
-use crate::request::{self, NewRequest, Origin, Request};
+use crate::request::{self, NewRequest, PromptPlace, Request};
 use crate::sequence::{Rank, Sequence};
 use crate::stats::SchedulerStats;
 use crate::transfer::Imports;
@@ -69,12 +69,12 @@ impl Scheduler {
     /// Takes a request and holds the cached blocks of its prompt. Its first event is `Pinned`.
     /// Errors: it can never fit, or the queue is full.
     pub fn submit(&mut self, new: NewRequest) -> Result<()> {
-        self.check_new(&new, Origin::Submitted)?;
+        self.check_new(&new, PromptPlace::Here)?;
         if self.waiting.len() >= self.cfg.max_queue_len {
             return Err(Error::new(ErrorKind::Overloaded, "too many requests wait for their turn"));
         }
         let rank = self.next_rank(new.priority, new.first_choice);
-        let mut request = Request::new(&new, Origin::Submitted);
+        let mut request = Request::new(&new, PromptPlace::Here);
         request.live.push(rank);
         self.requests.insert(new.id, request);
         self.seqs.insert(rank, Sequence::new(new.id, new.prompt.tokens));
@@ -151,6 +151,7 @@ impl Scheduler {
             blocks: self.pool.counts(),
             n_waiting: self.waiting.len(),
             n_running: self.running.len(),
+            n_places: self.cfg.max_batch_size,
             n_imports_waiting: self.imports.queued.len(),
             n_importing: self.imports.arriving.len(),
             n_exported: self.exports.len(),
@@ -160,8 +161,8 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn check_new(&self, new: &NewRequest, origin: Origin) -> Result<()> {
-        request::validate(new, &self.cfg, origin)?;
+    pub(crate) fn check_new(&self, new: &NewRequest, prompt_place: PromptPlace) -> Result<()> {
+        request::validate(new, &self.cfg, prompt_place)?;
         let known = self.requests.contains_key(&new.id)
             || self.exports.contains_key(&new.id)
             || self.imports.abandoned.contains_key(&new.id);

@@ -7,6 +7,8 @@ use crate::blocks::BlockCounts;
 pub struct SchedulerStats {
     /// KV blocks by state.
     pub blocks: BlockCounts,
+    /// Sequences that may run at a time.
+    pub n_places: usize,
     /// Sequences that wait for their turn.
     pub n_waiting: usize,
     /// Sequences in the running batch.

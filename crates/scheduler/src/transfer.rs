@@ -4,7 +4,7 @@
 //! blocks stay until they are released. Neither is ever preempted.
 
 use crate::event::EventKind;
-use crate::request::{NewImport, Origin, Request};
+use crate::request::{NewImport, PromptPlace, Request};
 use crate::scheduler::Scheduler;
 use crate::sequence::{Rank, Sequence};
 use std::collections::{BTreeMap, HashMap};
@@ -44,7 +44,7 @@ impl Scheduler {
     /// Takes a request whose prompt was computed elsewhere. `ImportReady` follows when its blocks
     /// are reserved. Errors: it can never fit, no choice goes on, or the queue is full.
     pub fn import(&mut self, new: NewImport) -> Result<()> {
-        self.check_new(&new.request, Origin::Imported)?;
+        self.check_new(&new.request, PromptPlace::Elsewhere)?;
         if new.first_tokens.len() != new.request.n_choices as usize {
             return Err(Error::internal("an import must say of every choice how it began"));
         }
@@ -55,7 +55,7 @@ impl Scheduler {
             return Err(Error::new(ErrorKind::Overloaded, "too many requests wait for KV memory"));
         }
         let rank = self.next_rank(new.request.priority, new.request.first_choice);
-        self.requests.insert(new.request.id, Request::new(&new.request, Origin::Imported));
+        self.requests.insert(new.request.id, Request::new(&new.request, PromptPlace::Elsewhere));
         self.imports.queued.insert(rank, new);
         self.admit_imports();
         Ok(())

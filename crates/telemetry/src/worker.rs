@@ -123,6 +123,8 @@ role_metrics! {
         "preempted_sequences", "Sequences that lost their blocks to others";
     steps: Counter = Counter::default,
         "steps", "Steps of the engine";
+    failed_steps: Counter = Counter::default,
+        "failed_steps", "Steps that the device could not run";
     step_seconds: RealCounter = RealCounter::default,
         "step_seconds", "Time spent in steps of the engine";
     calls: Gauge = Gauge::default,

@@ -21,5 +21,5 @@ pub use arena::Arena;
 pub use device::Device;
 pub use dtype::{DType, Element};
 pub use kv::{KvLayout, KvPool};
-pub use slab::{Slab, SlabRange};
+pub use slab::{Awaiting, Slab, SlabRange};
 pub use tensor::Tensor;

@@ -3,6 +3,7 @@
 use crate::arena::Arena;
 use crate::dtype::Element;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Ranges start at multiples of this many bytes (a cache line, and any element's alignment).
@@ -13,7 +14,12 @@ const ALIGNMENT: usize = 64;
 pub struct Slab {
     arena: Arc<Arena>,
     free: Mutex<FreeRanges>,
+    n_waiting: AtomicUsize,
 }
+
+/// Somebody who waits for a range, until this is dropped.
+#[derive(Debug)]
+pub struct Awaiting(Arc<Slab>);
 
 /// A range of a slab, owned: its bytes are nobody else's until it is dropped.
 #[derive(Debug)]
@@ -28,7 +34,7 @@ impl Slab {
     pub fn new(arena: Arc<Arena>) -> Arc<Self> {
         let n_bytes = arena.n_bytes() / ALIGNMENT * ALIGNMENT;
         let free = FreeRanges { by_offset: BTreeMap::from([(0, n_bytes)]), n_bytes_used: 0 };
-        Arc::new(Self { arena, free: Mutex::new(free) })
+        Arc::new(Self { arena, free: Mutex::new(free), n_waiting: AtomicUsize::new(0) })
     }
 
     /// A range of `n_bytes`, or `None` while there is no gap that large. Contents are unspecified.
@@ -46,6 +52,17 @@ impl Slab {
     /// Bytes in ranges that have not been dropped, padding included.
     pub fn n_bytes_used(&self) -> usize {
         self.lock().n_bytes_used
+    }
+
+    /// Says that somebody waits for a range: who could do without one that it holds gives it back.
+    pub fn await_range(self: &Arc<Self>) -> Awaiting {
+        self.n_waiting.fetch_add(1, Ordering::Relaxed);
+        Awaiting(Arc::clone(self))
+    }
+
+    /// Whether somebody waits for a range.
+    pub fn is_awaited(&self) -> bool {
+        self.n_waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Offset and size of everything that is free.
@@ -104,6 +121,12 @@ impl SlabRange {
     fn pointer(&self) -> *mut u8 {
         // SAFETY: `offset` was allocated inside the arena.
         unsafe { self.slab.arena.base().add(self.offset) }
+    }
+}
+
+impl Drop for Awaiting {
+    fn drop(&mut self) {
+        self.0.n_waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

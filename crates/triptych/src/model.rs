@@ -166,5 +166,6 @@ fn mock_model(mock: &MockConfig, description: &Description) -> Result<MockModel>
             prompt_token: mock.prompt_token,
             patch: mock.patch,
         },
+        steps_max: mock.steps_max,
     })
 }

@@ -45,5 +45,6 @@ fn show(metrics: &RoleMetrics, stats: &EngineStats, max_batch_size: usize) {
     raise_to(&metrics.prefix_query_tokens, scheduler.prefix_query_tokens);
     raise_to(&metrics.preempted, scheduler.n_preempted);
     raise_to(&metrics.steps, stats.n_steps);
+    raise_to(&metrics.failed_steps, stats.n_failed_steps);
     raise_seconds_to(&metrics.step_seconds, stats.step_us as f64 * SECONDS);
 }

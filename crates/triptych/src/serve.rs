@@ -11,14 +11,15 @@ use crate::model::{Crew, LoadedModel};
 use crate::system::System;
 use crate::workers;
 use config::{Place, ServeConfig};
-use frontend::Shutdown;
+use frontend::{Shutdown, ShutdownTrigger};
 use planes::Planes;
 use router::Backend;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use telemetry::Telemetry;
-use types::Result;
+use tokio::task::JoinHandle;
+use types::{Error, Result};
 use worker::Worker;
 
 /// A process that serves.
@@ -35,13 +36,15 @@ pub struct Served {
     pub telemetry: Arc<Telemetry>,
     system: System,
     fronting: Fronting,
+    ending: JoinHandle<Result<()>>,
     planes: Planes,
     drain_deadline: Duration,
 }
 
 /// Loads the model, starts the workers and listens. Errors say what to change.
 ///
-/// `shutdown` ends it: no more connections, running requests up to the drain deadline.
+/// `shutdown` ends it: no more connections, running requests up to the drain deadline. So does an
+/// engine that breaks down.
 pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Served> {
     let listening = Listening::start(&config.frontend).await?;
     let system = System::start(&config.process).await?;
@@ -59,7 +62,10 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Served> {
     }
     model.keep_gemm_choices();
     let drain_deadline = config.process.drain_deadline;
-    let fronting = listening.front(planes.clone(), config.frontend, &system, &shutdown).await?;
+    let (trigger, end) = Shutdown::new();
+    let fronting = listening.front(planes.clone(), config.frontend, &system, &end).await?;
+    let broken = workers::breakdown(workers.iter().map(Worker::view).collect());
+    let ending = tokio::spawn(begin_end((trigger, shutdown), broken));
     Ok(Served {
         address: fronting.address,
         url: fronting.url.clone(),
@@ -68,13 +74,27 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Served> {
         telemetry: Arc::clone(&system.telemetry),
         system,
         fronting,
+        ending,
         planes,
         drain_deadline,
     })
 }
 
+/// Has the process end when it shall, or must; errors say why it must.
+async fn begin_end(
+    (trigger, shutdown): (ShutdownTrigger, Shutdown),
+    broken: impl Future<Output = Error>,
+) -> Result<()> {
+    let ending = tokio::select! {
+        () = shutdown.begun() => Ok(()),
+        broken = broken => Err(broken),
+    };
+    trigger.begin();
+    ending
+}
+
 impl Served {
-    /// Waits until shutdown is complete.
+    /// Waits until shutdown is complete. Errors: why it began, unless somebody wanted it.
     pub async fn ended(self) -> Result<()> {
         self.fronting.ended().await?;
         self.system.stopping();
@@ -83,6 +103,6 @@ impl Served {
         for mut worker in self.workers {
             workers::leave(&self.planes, &mut worker, self.drain_deadline).await;
         }
-        Ok(())
+        self.ending.await.map_err(|_| Error::internal("serving broke off"))?
     }
 }

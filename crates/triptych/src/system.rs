@@ -2,6 +2,7 @@
 //! last.
 
 use config::ProcessConfig;
+use engine::{Condition, Engine};
 use router::Backend;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,7 @@ use telemetry::{Health, Telemetry};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use types::{Error, ErrorKind, Result};
+use worker::WorkerView;
 
 /// What a process says of itself while it lives; dropping it closes the port.
 pub struct System {
@@ -22,8 +24,8 @@ pub struct System {
 enum Phase {
     /// Not ready yet; says what it does.
     Starting(String),
-    /// A worker that has registered.
-    Ready,
+    /// A worker that has registered; ready when its engine is.
+    Ready(WorkerView),
     /// Ready when the backend is.
     Fronting(Arc<dyn Backend>),
     /// Finishes what it has begun.
@@ -58,9 +60,9 @@ impl System {
         self.enter(Phase::Starting(what.to_owned()));
     }
 
-    /// Ready from now on.
-    pub(crate) fn ready(&self) {
-        self.enter(Phase::Ready);
+    /// Ready from now on, whenever the engine of `worker` can do its work.
+    pub(crate) fn ready(&self, worker: WorkerView) {
+        self.enter(Phase::Ready(worker));
     }
 
     /// Ready whenever `backend` can answer for some model.
@@ -90,9 +92,23 @@ impl Phase {
     fn health(&self) -> Health {
         match self {
             Self::Starting(what) => Health { missing: vec![what.clone()] },
-            Self::Ready => Health::default(),
+            Self::Ready(worker) => Health { missing: health_of_engine(worker.engine()) },
             Self::Fronting(backend) => health_of(&**backend),
             Self::Stopping => Health { missing: vec!["the process is stopping".to_owned()] },
+        }
+    }
+}
+
+/// What keeps an engine from its work.
+fn health_of_engine(engine: &Engine) -> Vec<String> {
+    match engine.condition() {
+        Condition::Well => Vec::new(),
+        Condition::Failing => {
+            vec!["the engine fails at each step; it is asked for one every second".to_owned()]
+        }
+        Condition::Broken => {
+            let why = engine.breakdown().unwrap_or_default();
+            vec![format!("the engine has broken down: {why}")]
         }
     }
 }

@@ -15,11 +15,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use telemetry::{Telemetry, WorkerRecorder};
-use tokio::time::timeout;
-use types::Result;
+use tokio::time::{sleep, timeout};
 use types::media::MediaKind;
 use types::stage::{Stage, Stages};
-use worker::{MediaPolicy, Worker, WorkerParts};
+use types::{Error, ErrorKind, Result};
+use worker::{MediaPolicy, Worker, WorkerParts, WorkerView};
 
 /// Blocks of an engine that never holds KV.
 const N_BLOCKS_WITHOUT_KV: usize = 1;
@@ -29,6 +29,9 @@ const KINDS_READ: [MediaKind; 1] = [MediaKind::Image];
 
 /// How long a worker that leaves waits until nobody sees it any more.
 const WITHDRAW_TIME: Duration = Duration::from_secs(1);
+
+/// Time between two looks at whether an engine has broken down.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Starts a worker in its place, and shows it in the metrics from now on.
 ///
@@ -97,6 +100,18 @@ pub(crate) fn announce(config: &WorkerConfig, role: Role, worker: &Worker) {
         view.transports().join(", "),
         config.engine.kv_cache.tokens_per_block,
     );
+}
+
+/// Waits until the engine of one of these workers has broken down; gives the error with which the
+/// process ends.
+pub(crate) async fn breakdown(workers: Vec<WorkerView>) -> Error {
+    loop {
+        if let Some(why) = workers.iter().find_map(|worker| worker.engine().breakdown()) {
+            let message = format!("the engine has broken down: {why}");
+            return Error::new(ErrorKind::Unavailable, message);
+        }
+        sleep(LOOK_PAUSE).await;
+    }
 }
 
 /// Has a worker leave the cluster and finish what it has begun, up to the deadline.

@@ -1,5 +1,5 @@
 //! A worker as a process of its own: it loads its model, joins the cluster, works until it is
-//! asked to stop, and leaves without breaking off what it has begun.
+//! asked to stop or its engine breaks down, and leaves without breaking off what it has begun.
 
 use crate::connect::connect;
 use crate::model::{Crew, LoadedModel};
@@ -14,7 +14,7 @@ use worker::Worker;
 
 /// Resolves `flags` for a worker in `role` and works until `shutdown`.
 ///
-/// Errors: what keeps it from working, in words for whoever started it.
+/// Errors: what keeps it from working, or has ended its work, in words for whoever started it.
 pub async fn work(flags: WorkerProcessFlags, role: Role, shutdown: Shutdown) -> Result<()> {
     let config = flags.resolve(role, &World::of_process())?;
     let system = System::start(&config.process).await?;
@@ -22,10 +22,16 @@ pub async fn work(flags: WorkerProcessFlags, role: Role, shutdown: Shutdown) -> 
     else {
         return Ok(());
     };
-    shutdown.begun().await;
-    system.stopping();
+    let ended = tokio::select! {
+        () = shutdown.begun() => {
+            system.stopping();
+            Ok(())
+        }
+        // Until its end the process says itself why it is not healthy.
+        broken = workers::breakdown(vec![worker.view()]) => Err(broken),
+    };
     workers::leave(&planes, &mut worker, config.process.drain_deadline).await;
-    Ok(())
+    ended
 }
 
 async fn join(config: &WorkerProcessConfig, system: &System) -> Result<(Planes, Worker)> {
@@ -40,6 +46,6 @@ async fn join(config: &WorkerProcessConfig, system: &System) -> Result<(Planes, 
     let worker = workers::start(&planes, share, &config.worker, place, telemetry).await?;
     model.keep_gemm_choices();
     workers::announce(&config.worker, role, &worker);
-    system.ready();
+    system.ready(worker.view());
     Ok((planes, worker))
 }

@@ -11,7 +11,8 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use types::{Error, ErrorKind, Result};
 
-/// How often to look for room; a range is freed when some prompt's last chunk ends.
+/// How often to look for room: while somebody waits, a range is freed whenever a prompt's last
+/// chunk ends.
 const POLL: Duration = Duration::from_millis(1);
 
 /// Rows that nobody has asked for take at most one part in so many of the memory.
@@ -51,11 +52,13 @@ impl Room {
 
     async fn wait_for(&self, sizes: &[usize]) -> Vec<SlabRange> {
         let _turn = self.turn.lock().await;
+        let mut awaiting = None;
         loop {
             let ranges: Option<Vec<_>> = sizes.iter().map(|&size| self.slab.alloc(size)).collect();
             if let Some(ranges) = ranges {
                 return ranges;
             }
+            awaiting.get_or_insert_with(|| self.slab.await_range());
             sleep(POLL).await;
         }
     }

@@ -116,7 +116,7 @@ impl Runner {
     pub(crate) fn synchronize(&self) -> Result<()> {
         match self {
             Self::Model(runner) => runner.synchronize(),
-            Self::Mock(_) => Ok(()),
+            Self::Mock(runner) => runner.synchronize(),
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::rig::{
     Answer, Ask, Note, PATIENCE, Part, Rig, Setup, ask, new_id, picture, record, root, sink, text,
 };
 use crate::toy::{FAILS, NOT_A_NUMBER, PANICS, Toy};
-use engine::{EncodeJob, ImportRequest, SeqEvent, Until, Used};
+use engine::{Condition, EncodeJob, ImportRequest, SeqEvent, Until, Used};
 use models::Model;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -197,16 +197,62 @@ fn a_failing_step_fails_its_requests_only() {
             let good = ask(&rig.model, vec![text(1, 5), Part::Text(vec![9])], 4);
             let kind = rig.ask(&bad).failed.expect("the step fails").kind;
             assert_eq!(kind, ErrorKind::Internal);
-            assert!(rig.engine.stats().healthy);
+            assert!(rig.engine.stats().condition == Condition::Well);
             assert_eq!(rig.ask(&good).failed, None);
             for _ in 0..3 {
                 rig.ask(&bad);
             }
-            rig.wait_for("unhealthy", |stats| !stats.healthy);
+            rig.wait_for("unhealthy", |stats| stats.condition == Condition::Failing);
             assert_eq!(rig.ask(&good).failed, None);
             rig.wait_until_empty();
         }
         assert_eq!(rig.engine.stats().n_failed_steps, 8);
+    }
+}
+
+/// While steps fail one after the other, they fail in a way that lets another worker try.
+#[test]
+fn requests_of_an_engine_that_fails_at_each_step_go_elsewhere() {
+    for rig in rigs(Setup::default()) {
+        let bad = ask(&rig.model, vec![text(1, 5), Part::Text(vec![FAILS])], 4);
+        let kinds = [(); 4].map(|()| rig.ask(&bad).failed.expect("the step fails").kind);
+        let (fault, elsewhere) = (ErrorKind::Internal, ErrorKind::Unavailable);
+        assert_eq!(kinds, [fault, fault, elsewhere, elsewhere]);
+        let good = ask(&rig.model, vec![text(1, 5), Part::Text(vec![9])], 4);
+        assert_eq!(rig.ask(&good).failed, None);
+        assert_eq!(rig.ask(&bad).failed.expect("the step fails").kind, fault);
+    }
+}
+
+/// A panic of the loop itself: all that is under way and all that comes fails at once, in a way
+/// that lets another worker take it over.
+#[test]
+fn an_engine_whose_loop_breaks_refuses_everything() {
+    for rig in rigs(Setup::default()) {
+        let (sender, notes) = channel();
+        let ask = show(&rig.model, FOR_EVER);
+        // One waits for rows, which never come; then another's sink panics, whatever it is told.
+        let waiting = new_id();
+        rig.submit(waiting, &ask, sink(&sender, 0)).expect("room");
+        let pinned = notes.recv_timeout(PATIENCE).expect("the engine answers");
+        assert!(matches!(pinned, (0, Note::Event(SeqEvent::Pinned { .. }))));
+        rig.submit(new_id(), &ask, Box::new(|_| panic!("on purpose"))).expect("room");
+        let failed = |note: (usize, Note)| match note {
+            (0, Note::Event(SeqEvent::Failed(error))) => Some(error.kind),
+            _ => None,
+        };
+        assert_eq!(notes.iter().find_map(failed), Some(ErrorKind::Unavailable));
+        assert_eq!(rig.engine.condition(), Condition::Broken);
+        assert_eq!(rig.engine.breakdown(), Some("its loop panicked"));
+        rig.encode((new_id(), 0), picture(1, 4, 6), (&sender, 1));
+        let refused = notes.iter().find_map(|note| match note {
+            (1, Note::Rows(_, rows)) => Some(rows.expect_err("refused").kind),
+            _ => None,
+        });
+        assert_eq!(refused, Some(ErrorKind::Unavailable));
+        assert_eq!(rig.ask(&ask).failed.expect("refused").kind, ErrorKind::Unavailable);
+        assert_eq!(rig.engine.warm_up().expect_err("refused").kind, ErrorKind::Unavailable);
+        assert_eq!(rig.engine.embeddings().n_bytes_used(), 0);
     }
 }
 
@@ -306,6 +352,77 @@ fn ask_for_rows_used_here(rig: &Rig, ask: &Ask) -> Answer {
             Note::Rows(_, rows) => drop(rows.expect("rows")),
             Note::Gone => return answer,
         }
+    }
+}
+
+/// Bytes of rows that are held at each token of an answer, which is the one expected.
+fn rows_held_at_tokens(rig: &Rig, ask: &Ask, expected: &Answer) -> Vec<usize> {
+    let (sender, notes) = channel();
+    let (seen, held) = channel();
+    let (id, slab) = (new_id(), Arc::clone(rig.engine.embeddings()));
+    let mut tell = sink(&sender, 0);
+    let look = move |event| {
+        if matches!(event, SeqEvent::Tokens { .. }) {
+            let _ = seen.send(slab.n_bytes_used());
+        }
+        tell(event);
+    };
+    rig.submit(id, ask, Box::new(look)).expect("room");
+    let answers = rig.follow(std::slice::from_ref(ask), &[id], (&sender, &notes));
+    assert_eq!(answers[0].choices, expected.choices);
+    held.iter().collect()
+}
+
+#[test]
+fn a_prompt_that_is_computed_gives_its_rows_to_whoever_waits_for_memory() {
+    for rig in rigs(Setup { reuse_blocks: false, ..Setup::default() }) {
+        for n in [1, 3] {
+            let mut ask = show(&rig.model, 20);
+            ask.sampling.n = n;
+            let expected = rig.ask(&ask);
+            let held = rows_held_at_tokens(&rig, &ask, &expected);
+            assert!(held.len() >= 20 && held.iter().all(|&n_bytes| n_bytes > 0), "{held:?}");
+            let awaiting = rig.engine.embeddings().await_range();
+            let held = rows_held_at_tokens(&rig, &ask, &expected);
+            assert!(held.len() >= 20 && held.iter().all(|&n_bytes| n_bytes == 0), "{held:?}");
+            drop(awaiting);
+        }
+        rig.wait_until_empty();
+    }
+}
+
+/// Three answers in a pool for one: some lose their blocks. Those that still have their rows are
+/// computed again in silence; the others come back, and go on where they were as new requests.
+#[test]
+fn who_gave_back_its_rows_is_handed_back_when_it_loses_its_blocks() {
+    let model = Toy::model();
+    let asks: Vec<Ask> = (1..4)
+        .map(|seed| ask(&model, vec![text(1, 5), Part::Picture(picture(seed, 4, 6))], 24))
+        .collect();
+    let ample = Rig::new(&model, Setup::default());
+    let expected: Vec<Answer> = asks.iter().map(|ask| ample.ask(ask)).collect();
+    let setup = Setup { n_blocks: 14, reuse_blocks: false, ..Setup::default() };
+    for rig in setup.both_ways().map(|setup| Rig::new(&model, setup)) {
+        for (answer, expected) in rig.ask_all(&asks).iter().zip(&expected) {
+            assert_eq!((&answer.choices, &answer.preempted[..]), (&expected.choices, &[][..]));
+        }
+        assert!(rig.engine.stats().scheduler.n_preempted > 0, "the pool is large enough");
+        let awaiting = rig.engine.embeddings().await_range();
+        let mut n_handed_back = 0;
+        let answers = rig.ask_all(&asks);
+        for ((ask, answer), expected) in asks.iter().zip(answers).zip(&expected) {
+            let mut tokens = answer.tokens(0);
+            if answer.preempted == [0] {
+                n_handed_back += 1;
+                let mut rest = Ask { n_answered: tokens.len(), ..ask.clone() };
+                rest.prompt.tokens.extend_from_slice(&tokens);
+                tokens.extend(rig.ask(&rest).tokens(0));
+            }
+            assert_eq!(tokens, expected.tokens(0));
+        }
+        assert!(n_handed_back > 0, "nobody was handed back");
+        drop(awaiting);
+        rig.wait_until_empty();
     }
 }
 

@@ -1,16 +1,17 @@
 //! The mock: set tokens, set costs, and stamps that notice lost KV.
 
-use crate::rig::{Ask, Rig, Setup, ask, config, text};
+use crate::rig::{Ask, Note, PATIENCE, Part, Rig, Setup, ask, config, new_id, picture, text};
 use crate::toy::{EOS, Toy};
-use engine::{Backend, MockCost, MockModel, MockScript};
+use engine::{Backend, Condition, MockCost, MockModel, MockScript};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
-use types::TokenId;
 use types::output::FinishReason;
+use types::{ErrorKind, TokenId};
 
 fn rig(script: MockScript, answer_len: Option<usize>, cost: MockCost) -> Rig {
     rig_of(
         Setup::default(),
-        MockModel { spec: Toy::model().spec().clone(), script, answer_len, cost },
+        MockModel { spec: Toy::model().spec().clone(), script, answer_len, cost, steps_max: None },
     )
 }
 
@@ -31,7 +32,7 @@ fn check(script: MockScript, expected: &[&[TokenId]], change: impl FnOnce(&mut A
     ask.sampling.ignore_eos = false;
     change(&mut ask);
     let (spec, cost) = (model.spec().clone(), MockCost::default());
-    let mock = MockModel { spec, script, answer_len: Some(4), cost };
+    let mock = MockModel { spec, script, answer_len: Some(4), cost, steps_max: None };
     for setup in Setup::default().both_ways() {
         let rig = rig_of(setup, mock.clone());
         assert_eq!(rig.ask(&ask).all_tokens(), expected, "{:?}", ask.sampling);
@@ -93,4 +94,49 @@ fn stamps_notice_ruined_blocks() {
     let answer = rig.ask(&ask);
     assert_eq!(answer.cached_tokens, 8);
     assert!(answer.failed.expect("noticed").message.contains("KV"));
+}
+
+/// The mock's device is lost after some steps: those in the step that fails, and those that wait,
+/// are told in a way that lets another worker take them over.
+#[test]
+fn a_lost_device_breaks_the_engine() {
+    let setup = Setup { max_batch_size: 2, ..Setup::default() };
+    for setup in setup.both_ways() {
+        let spec = Toy::model().spec().clone();
+        let (script, cost, steps_max) = (cycle(), MockCost::default(), Some(5));
+        let rig = rig_of(setup, MockModel { spec, script, answer_len: None, cost, steps_max });
+        let long = ask(&rig.model, vec![text(1, 3)], 50);
+        assert_eq!(rig.engine.condition(), Condition::Well);
+        for answer in rig.ask_all(&vec![long.clone(); 4]) {
+            assert_eq!(answer.failed.expect("it fails").kind, ErrorKind::Unavailable);
+        }
+        let stats = rig.engine.stats();
+        assert_eq!((stats.condition, stats.n_failed_steps), (Condition::Broken, 1));
+        assert_eq!(stats.n_steps, 5);
+        let why = rig.engine.breakdown().expect("it has broken down");
+        assert!(why.starts_with("its device is lost: "), "{why}");
+        // Nothing makes it well again.
+        assert_eq!(rig.ask(&long).failed.expect("refused").kind, ErrorKind::Unavailable);
+        assert_eq!(rig.engine.condition(), Condition::Broken);
+    }
+}
+
+/// The same when the tower is what meets it: no medium fails for the device's sake.
+#[test]
+fn a_device_that_is_lost_while_encoding_breaks_the_engine() {
+    let spec = Toy::model().spec().clone();
+    let (script, cost, steps_max) = (cycle(), MockCost::default(), Some(0));
+    let mock = MockModel { spec, script, answer_len: None, cost, steps_max };
+    let rig = rig_of(Setup::default(), mock);
+    let (sender, notes) = channel();
+    let pictures = ask(&rig.model, vec![Part::Picture(picture(1, 4, 6)); 3], 1).media;
+    for (item_idx, media) in pictures.into_iter().enumerate() {
+        rig.encode((new_id(), item_idx), media, (&sender, item_idx));
+    }
+    for _ in 0..3 {
+        let (_, note) = notes.recv_timeout(PATIENCE).expect("the engine answers");
+        let Note::Rows(_, rows) = note else { panic!("rows were asked for") };
+        assert_eq!(rows.expect_err("it fails").kind, ErrorKind::Unavailable);
+    }
+    assert_eq!(rig.engine.condition(), Condition::Broken);
 }

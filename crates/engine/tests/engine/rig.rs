@@ -3,8 +3,8 @@
 
 use crate::toy::Toy;
 use engine::{
-    Backend, EncodeJob, Engine, EngineConfig, EngineStats, SchedulerConfig, SeqEvent, SeqRequest,
-    SeqSink, Until, Used,
+    Backend, Condition, EncodeJob, Engine, EngineConfig, EngineStats, SchedulerConfig, SeqEvent,
+    SeqRequest, SeqSink, Until, Used,
 };
 use models::{LoadFormat, MediaPlan, Model, PreparedMedia};
 use std::path::Path;
@@ -303,7 +303,7 @@ impl Rig {
                 && n_requests + stats.n_encode_waiting == 0
                 && self.engine.embeddings().n_bytes_used() == 0
                 && stats.checked
-                && stats.healthy
+                && stats.condition == Condition::Well
         });
     }
 }
@@ -355,6 +355,7 @@ pub(crate) fn digest(media: &PreparedMedia, options: &str) -> Digest {
 }
 
 /// A part of a prompt.
+#[derive(Clone)]
 pub(crate) enum Part {
     Text(Vec<TokenId>),
     Picture(PreparedMedia),
@@ -385,7 +386,8 @@ pub(crate) fn ask(model: &Arc<dyn Model>, parts: Vec<Part>, max_tokens: u32) -> 
             }
         }
     }
-    let prompt = expand(&tokens, &model.spec().placeholders, &items).expect("parts match");
+    let prompt =
+        expand(&tokens, &model.spec().placeholders, &items, usize::MAX).expect("parts match");
     let sampling = SamplingParams {
         max_tokens: Some(max_tokens),
         ignore_eos: true,

@@ -11,6 +11,10 @@ pub(crate) struct Tally {
     pub(crate) n_cached_tokens: u64,
     pub(crate) n_preempted: u64,
     pub(crate) n_handed_back: u64,
+    /// Requests that gave back rows when their prompt had been computed.
+    pub(crate) n_let_go: u64,
+    /// Choices of such that lost their blocks later.
+    pub(crate) n_handed_back_without_rows: u64,
     pub(crate) n_rows_asked_late: u64,
     pub(crate) n_exported: u64,
     pub(crate) n_imported: u64,
@@ -33,7 +37,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn counts(&mut self) -> [&mut u64; 22] {
+    fn counts(&mut self) -> [&mut u64; 24] {
         [
             &mut self.n_steps,
             &mut self.n_rows,
@@ -43,6 +47,8 @@ impl Tally {
             &mut self.n_cached_tokens,
             &mut self.n_preempted,
             &mut self.n_handed_back,
+            &mut self.n_let_go,
+            &mut self.n_handed_back_without_rows,
             &mut self.n_rows_asked_late,
             &mut self.n_exported,
             &mut self.n_imported,

@@ -35,6 +35,8 @@ pub(crate) struct Truth {
     pub(crate) has_rows: Vec<bool>,
     /// It has embedding memory for all its items.
     pub(crate) holds_memory: bool,
+    /// Its rows were given back when its prompt had been computed.
+    pub(crate) has_let_go: bool,
     /// Per item: its rows were asked for.
     pub(crate) was_asked: Vec<bool>,
     /// The first event came, or the bytes of an import.
@@ -68,6 +70,7 @@ impl Truth {
             prompt,
             is_known: false,
             holds_memory: false,
+            has_let_go: false,
             is_exported: false,
             is_aborted: false,
             is_failed: false,

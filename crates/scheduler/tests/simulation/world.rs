@@ -123,7 +123,8 @@ impl World {
             66..80 => drop(self.supply()),
             80..88 => drop(self.complete_transfer()),
             88..95 => drop(self.release()),
-            95..97 => self.finish_one(),
+            95 => self.let_go_of_rows(),
+            96 => self.finish_one(),
             _ => self.abort_one(),
         }
     }
@@ -408,6 +409,26 @@ impl World {
         self.end(idx);
     }
 
+    /// Somebody waits for embedding memory: a prompt that has been computed gives back its rows.
+    fn let_go_of_rows(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let idx = self.open[self.random.below(self.open.len())];
+        let truth = &mut self.truths[idx];
+        let held_some = truth.has_rows.contains(&true);
+        if !self.scheduler.let_go_of_rows(truth.id) {
+            return;
+        }
+        self.tally.n_let_go += u64::from(held_some);
+        truth.has_let_go = true;
+        truth.has_rows.fill(false);
+        // What was asked for and has not come yet is needed no more.
+        truth.was_asked.fill(false);
+        self.give_memory_back(idx);
+        self.asked.retain(|ask| ask.0 != idx);
+    }
+
     /// A stop string was found in one choice: it ends at once, wherever it is, and no other does.
     fn finish_one(&mut self) {
         if self.open.is_empty() {
@@ -454,7 +475,10 @@ impl World {
                 self.exports.push((idx, blocks, n_tokens));
             }
             EventKind::ImportReady { missing } => self.arriving.push((idx, missing)),
-            EventKind::Preempted { choice } => self.resume(idx, choice),
+            EventKind::Preempted { choice } => {
+                self.tally.n_handed_back_without_rows += u64::from(self.truths[idx].has_let_go);
+                self.resume(idx, choice);
+            }
             EventKind::Failed(_) => self.truths[idx].is_aborted = true,
             EventKind::Ended => {
                 let truth = &self.truths[idx];
@@ -474,6 +498,7 @@ impl World {
             assert!(truth.prompt.items[item].end() > n_cached, "item {item} is cached");
             assert!(!std::mem::replace(&mut truth.was_asked[item], true), "asked twice");
         }
+        assert!(!truth.has_let_go || items.is_empty(), "it lost its rows and needs some");
         let is_late = std::mem::replace(&mut truth.is_known, true);
         if !items.is_empty() {
             self.tally.n_rows_asked_late += u64::from(is_late);
@@ -494,7 +519,7 @@ impl World {
         }
     }
 
-    /// An imported choice was handed back: another engine computes its prompt and answer again, and
+    /// A choice whose prompt cannot be computed here was handed back: another engine computes its prompt and answer again, and
     /// it comes back as a request of its own.
     fn resume(&mut self, idx: usize, choice: u32) {
         let truth = &mut self.truths[idx];
@@ -520,11 +545,16 @@ impl World {
     fn end(&mut self, idx: usize) {
         let truth = &mut self.truths[idx];
         truth.is_over = true;
+        self.give_memory_back(idx);
+        self.open.retain(|open| *open != idx);
+        self.asked.retain(|ask| ask.0 != idx);
+    }
+
+    fn give_memory_back(&mut self, idx: usize) {
+        let truth = &mut self.truths[idx];
         if std::mem::take(&mut truth.holds_memory) {
             self.n_rows_held -= truth.n_media_rows();
         }
-        self.open.retain(|open| *open != idx);
-        self.asked.retain(|ask| ask.0 != idx);
     }
 
     /// No more arrivals and cancellations: all that is open ends, and all blocks come back.
