@@ -194,6 +194,9 @@ impl Core {
         let mut watched: Vec<Watched> =
             fixed.into_iter().chain(links).map(Watched::reading).collect();
         wait(&mut watched, at_most);
+        if watched[1].is_ready() {
+            self.shared.bell.silence();
+        }
         if watched[2].is_ready() {
             self.accept();
         }

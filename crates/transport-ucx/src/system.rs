@@ -40,7 +40,9 @@ unsafe extern "C" {
 
 /// Waits until one of `watched` is ready, or `at_most` has passed (no limit if none).
 pub(crate) fn wait(watched: &mut [Watched], at_most: Option<Duration>) {
-    let timeout = at_most.map_or(-1, |time| time.as_millis().min(i32::MAX as u128) as c_int);
+    // Rounded up, or whoever waits for the last part of a millisecond would ask again and again.
+    let in_ms = |time: Duration| time.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128);
+    let timeout = at_most.map_or(-1, |time| in_ms(time) as c_int);
     // SAFETY: a slice of C's structures and its length. A failure (a signal, say) is as good as
     // nothing ready: whoever waits looks at everything again.
     unsafe { poll(watched.as_mut_ptr(), watched.len() as c_ulong, timeout) };
@@ -98,12 +100,18 @@ impl Bell {
         fence(Ordering::SeqCst);
     }
 
-    /// To be called after waiting.
+    /// To be called after waiting, whatever ended that.
     pub(crate) fn wake(&self) {
-        if self.is_asleep.swap(false, Ordering::SeqCst) {
-            return;
-        }
-        while matches!((&self.rung).read(&mut [0; 16]), Ok(1..)) {}
+        self.is_asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// To be called when the descriptor was found ready, or it stays so.
+    ///
+    /// That it is ready is all that counts: who rings takes the flag first and writes afterwards,
+    /// so the byte may come when the thread was woken by something else and sleeps again.
+    pub(crate) fn silence(&self) {
+        // What does not fit is found by the next wait.
+        let _ = (&self.rung).read(&mut [0; 16]);
     }
 
     /// The descriptor that is ready to read once the bell was rung.
@@ -130,9 +138,44 @@ mod tests {
         wait(&mut watched, None);
         assert!(watched[0].is_ready());
         bell.wake();
+        bell.silence();
         let before = Instant::now();
         wait(&mut watched, Some(Duration::from_millis(20)));
         assert!(!watched[0].is_ready() && before.elapsed() >= Duration::from_millis(15));
+    }
+
+    /// Sleeps once, for a moment at most; says whether the bell was rung.
+    fn sleep(bell: &Bell) -> bool {
+        let mut watched = [Watched::reading(bell.fd())];
+        bell.fall_asleep();
+        wait(&mut watched, Some(Duration::from_millis(1)));
+        bell.wake();
+        if watched[0].is_ready() {
+            bell.silence();
+        }
+        watched[0].is_ready()
+    }
+
+    #[test]
+    fn a_byte_that_comes_late_wakes_once() {
+        let bell = Bell::new().unwrap();
+        bell.fall_asleep();
+        assert!(bell.is_asleep.swap(false, Ordering::SeqCst), "the first half of ringing");
+        // The thread is woken by something else.
+        bell.wake();
+        (&bell.ring).write_all(&[1]).unwrap();
+        assert!(sleep(&bell), "the second half is heard");
+        assert!(!sleep(&bell), "and no more than once");
+        bell.fall_asleep();
+        bell.ring();
+        assert!(sleep(&bell) && !sleep(&bell), "nor does a ring before the next sleep");
+    }
+
+    #[test]
+    fn a_part_of_a_millisecond_is_waited_for() {
+        let before = Instant::now();
+        wait(&mut [], Some(Duration::from_micros(100)));
+        assert!(before.elapsed() >= Duration::from_micros(100));
     }
 
     #[test]

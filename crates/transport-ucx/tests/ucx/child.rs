@@ -1,8 +1,9 @@
 //! A second process: this test binary again, told by its environment what to be.
 
-use crate::common::{here, lend, start};
+use crate::alone;
+use crate::common::{destination, here, lend, start};
 use futures::future::join_all;
-use planes::{Destination, LeaseTable, Region, RemoteHandle, Source};
+use planes::{LeaseTable, RemoteHandle, Source};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
@@ -55,6 +56,11 @@ impl Process {
         (process, handle)
     }
 
+    /// What a test says that has a process to itself; see [`alone`].
+    pub(crate) fn alone(role: &str) -> String {
+        Self::start(role, "").word.clone()
+    }
+
     /// A process that reads what `handle` stands for again and again.
     pub(crate) fn reader(handle: &RemoteHandle) -> Self {
         Self::start("reader", &words_of(handle))
@@ -102,14 +108,20 @@ fn a_child() {
     std::io::stdin().read_line(&mut told).unwrap();
     match &role[..] {
         "owner" => runtime.block_on(own()),
+        alone::IDLE => say(&runtime.block_on(alone::idle())),
         _ => runtime.block_on(read_for_ever(handle_of(told.trim_end()))),
     }
+}
+
+/// Tells the parent.
+fn say(word: &str) {
+    println!("\n{MARK}{word}");
 }
 
 async fn own() {
     let (owner, table) = (start(), Arc::new(LeaseTable::default()));
     let (handle, _served) = lend(&owner, &table, N_LENT, Arc::new(())).await;
-    println!("\n{MARK}{}", words_of(&handle));
+    say(&words_of(&handle));
     // The end of the input is the parent's end, or its wish.
     let waiting = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
     waiting.await.unwrap().unwrap();
@@ -118,14 +130,11 @@ async fn own() {
 async fn read_for_ever(handle: RemoteHandle) {
     let reader = start();
     let read = || {
-        let mut memory = vec![0_u8; N_LENT];
-        // SAFETY: the vector is moved beside the region and never touched.
-        let region = unsafe { Region::new(memory.as_mut_ptr(), N_LENT) };
-        let into = Destination { regions: vec![region], keep: Box::new(memory) };
-        reader.read(handle.clone(), vec![Source { region_idx: 0, offset: 0 }], into)
+        let source = Source { region_idx: 0, offset: 0 };
+        reader.read(handle.clone(), vec![source], destination(N_LENT))
     };
     read().await.map(drop).unwrap();
-    println!("\n{MARK}reading");
+    say("reading");
     // Until it is killed, or its parent withdraws the lease.
     while join_all((0..N_AT_ONCE).map(|_| read())).await.iter().all(Result::is_ok) {}
 }

@@ -3,7 +3,8 @@
 use futures::FutureExt;
 use planes::conformance::{Clock, TransportSubject};
 use planes::{
-    Address, ClusterKey, LeaseTable, LeasedMemory, Region, RemoteHandle, Transport, Withdraw,
+    Address, ClusterKey, Destination, LeaseTable, LeasedMemory, Region, RemoteHandle, Transport,
+    Withdraw,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -46,6 +47,14 @@ pub(crate) fn here() -> Address {
 pub(crate) fn pattern(n_bytes: usize) -> Vec<u8> {
     let word = |i: usize| (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
     (0..n_bytes / 8).flat_map(word).collect()
+}
+
+/// Somewhere to land, which ends with the read.
+pub(crate) fn destination(n_bytes: usize) -> Destination {
+    let mut memory = vec![0_u8; n_bytes];
+    // SAFETY: the vector is moved beside the region and never touched.
+    let region = unsafe { Region::new(memory.as_mut_ptr(), n_bytes) };
+    Destination { regions: vec![region], keep: Box::new(memory) }
 }
 
 /// Lends `n_bytes` of the pattern for as long as a test may take, beside something to be kept.

@@ -1,5 +1,6 @@
 //! The transport over UCX obeys the laws of transport and outlives its peers.
 
+mod alone;
 mod child;
 mod common;
 mod laws;
