@@ -85,6 +85,11 @@ pub(crate) const ADDRESS_BYTES_MAX: usize = 16 << 10;
 /// Reads that one reader has asked one owner for at a time; more of them wait at the reader.
 pub(crate) const N_READS_MAX: usize = 64;
 
+/// Reads that one owner has of one reader at a time. The reader may ask for another as soon as it
+/// has given one up; the owner keeps that one until its pieces on their way have ended, and each
+/// has one at least.
+pub(crate) const N_SERVED_MAX: usize = N_READS_MAX + N_PIECES_MAX;
+
 /// Reads waiting at the reader for one owner, beyond which the next is refused.
 pub(crate) const N_READS_WAITING_MAX: usize = 4096;
 

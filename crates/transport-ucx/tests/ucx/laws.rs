@@ -1,8 +1,8 @@
 //! The laws of transport, between two transports of one process.
 
-use crate::common::{CLOCK, key, start, start_with, subject};
-use planes::LeaseTable;
+use crate::common::{CLOCK, destination, key, lend, start, start_with, subject};
 use planes::conformance::TransportSubject;
+use planes::{LeaseTable, Source};
 use std::sync::Arc;
 use types::ErrorKind;
 
@@ -20,6 +20,32 @@ async fn an_owner_may_read_from_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_transfers_of_all_kinds() {
     planes::conformance::stress(subject(), 10_000).await;
+}
+
+/// More reads than an owner is asked for at a time, of which some are given up while their pieces
+/// are on the way: the others' turn comes earlier, and they are refused nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_are_given_up_cost_the_others_nothing() {
+    const N_ROUNDS: usize = 20;
+    const N_READS: usize = 160;
+    const N_BYTES: usize = 1 << 20;
+    let (owner, reader, table) = (start(), start(), Arc::new(LeaseTable::default()));
+    let (handle, _served) = lend(&owner, &table, N_BYTES, Arc::new(())).await;
+    for round in 0..N_ROUNDS {
+        let read = |_| {
+            let source = Source { region_idx: 0, offset: 0 };
+            let into = destination(N_BYTES);
+            tokio::spawn(reader.read(handle.clone(), vec![source], into))
+        };
+        let mut reads: Vec<_> = (0..N_READS).map(read).collect();
+        let rest = reads.split_off(1 + round);
+        let ended = futures::future::join_all(reads).await;
+        rest.iter().step_by(2).for_each(|given_up| given_up.abort());
+        let kept = rest.into_iter().skip(1).step_by(2);
+        for outcome in ended.into_iter().chain(futures::future::join_all(kept).await) {
+            outcome.unwrap().map(drop).unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
