@@ -1,10 +1,12 @@
 //! The thread that owns UCX: it takes commands and events, lets UCX work, and sleeps when there is
 //! nothing to do. What a pair decides as owner and as reader is in [`crate::owner`] and
 //! [`crate::reader`]; here it is done. What peers say is in [`messages`], how pairs end in
-//! [`endings`].
+//! [`endings`], and how UCX is opened again in [`reopening`].
 
+mod door;
 mod endings;
 mod messages;
+mod reopening;
 
 use crate::answers::Answers;
 use crate::limits::*;
@@ -12,13 +14,13 @@ use crate::lost;
 use crate::ops::{Ops, ReadId};
 use crate::owner::Owner;
 use crate::pair::{Pair, Side};
-use crate::pairing;
 use crate::patience::Clock;
 use crate::reader::{Answer, Reader};
-use crate::shared::{Command, Join, PairRef, Role, Shared};
+use crate::shared::{Command, Join, PairRef, Role, Shared, Way};
 use crate::system::{Watched, wait};
 use crate::ucp::{Context, Event, Worker};
 use crate::wire::{CANCEL, Header, REQUEST};
+use door::Door;
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
@@ -35,17 +37,42 @@ pub(crate) fn run(
     commands: Receiver<Command>,
     ready: &SyncSender<Result<()>>,
 ) {
-    let begun = Core::new(shared, listener, commands);
+    let begun = begin(&shared);
     let _ = ready.send(begun.as_ref().map(|_| ()).map_err(Clone::clone));
-    if let Ok(core) = begun {
-        core.work();
+    let Ok(opened) = begun else { return };
+    let mut core = Core::new(Desk { shared, door: Door::new(listener), commands }, opened);
+    while core.work() == End::Spoilt {
+        let Some(anew) = core.begin_anew() else { return };
+        core = anew;
     }
+    core.shut_down();
+}
+
+/// Why the thread works no longer with what it has.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// The transport was dropped.
+    Stopped,
+    /// UCX must be opened anew.
+    Spoilt,
+}
+
+/// What the thread has to do with others of this process and with strangers, whatever becomes of
+/// UCX.
+struct Desk {
+    shared: Arc<Shared>,
+    door: Door,
+    commands: Receiver<Command>,
+}
+
+/// UCX, and the descriptor that is ready to read when it has work.
+struct Opened {
+    ops: Ops,
+    ucx_fd: RawFd,
 }
 
 struct Core {
-    shared: Arc<Shared>,
-    listener: TcpListener,
-    commands: Receiver<Command>,
+    desk: Desk,
     ops: Ops,
     answers: Answers,
     /// By our name for them.
@@ -57,32 +84,35 @@ struct Core {
     last_moved: Instant,
     /// Since when there are operations of pairs that are no more.
     closing_since: Option<Instant>,
+    /// Whether UCX must be opened anew before anything else.
+    is_spoilt: bool,
 }
 
-/// Opens UCX, and tells everybody the address of the worker made there.
-fn begin(shared: &Shared) -> Result<(Ops, RawFd)> {
+/// Opens UCX, and tells everybody the address of the worker made there, or that there is none.
+fn begin(shared: &Shared) -> Result<Opened> {
+    let opened = open();
+    shared.set_way(match &opened {
+        Ok((_, address)) => Way::Open(address.clone()),
+        Err(why) => Way::Closed(why.clone()),
+    });
+    opened.map(|(opened, _)| opened)
+}
+
+fn open() -> Result<(Opened, Vec<u8>)> {
     let worker = Worker::create(Context::open()?)?;
     let address = worker.address()?;
     if address.len() > ADDRESS_BYTES_MAX {
         return Err(Error::internal("the address of UCX's worker is over its limit"));
     }
-    *shared.worker() = address;
     let ucx_fd = worker.fd()?;
-    Ok((Ops::new(worker), ucx_fd))
+    Ok((Opened { ops: Ops::new(worker), ucx_fd }, address))
 }
 
 impl Core {
-    fn new(
-        shared: Arc<Shared>,
-        listener: TcpListener,
-        commands: Receiver<Command>,
-    ) -> Result<Self> {
-        let (ops, ucx_fd) = begin(&shared)?;
+    fn new(desk: Desk, Opened { ops, ucx_fd }: Opened) -> Self {
         let now = Instant::now();
-        Ok(Self {
-            shared,
-            listener,
-            commands,
+        Self {
+            desk,
             ops,
             answers: Answers::default(),
             pairs: HashMap::new(),
@@ -90,12 +120,13 @@ impl Core {
             last_tick: now,
             last_moved: now,
             closing_since: None,
-        })
+            is_spoilt: false,
+        }
     }
 
-    fn work(mut self) {
+    fn work(&mut self) -> End {
         let mut last_work = Instant::now();
-        while !self.shared.is_stopped() {
+        while !self.desk.shared.is_stopped() {
             let has_worked = self.turn();
             let now = Instant::now();
             self.answers.tell(now, self.ops.n_fetching());
@@ -105,6 +136,9 @@ impl Core {
             if now.duration_since(self.last_tick) >= TICK {
                 self.tick(now);
             }
+            if self.is_spoilt {
+                return End::Spoilt;
+            }
             if self.has_waited(now.duration_since(last_work)) {
                 self.sleep();
             } else if !has_worked {
@@ -113,8 +147,7 @@ impl Core {
                 thread::yield_now();
             }
         }
-        self.answers.tell_all();
-        self.shut_down();
+        End::Stopped
     }
 
     /// Whether that was long enough to sleep.
@@ -129,11 +162,11 @@ impl Core {
     fn turn(&mut self) -> bool {
         let mut has_worked = false;
         for _ in 0..N_COMMANDS_A_TURN {
-            let Ok(command) = self.commands.try_recv() else { break };
+            let Ok(command) = self.desk.commands.try_recv() else { break };
             self.obey(command);
             has_worked = true;
         }
-        if self.shared.take_cancelled() {
+        if self.desk.shared.take_cancelled() {
             self.forget_abandoned();
         }
         if self.ops.worker.progress() {
@@ -160,14 +193,14 @@ impl Core {
     // ------------------------------------------------------------------------------- sleeping
 
     fn sleep(&mut self) {
-        self.shared.bell.fall_asleep();
+        self.desk.shared.bell.fall_asleep();
         // What was said before the bell knew that we sleep is found here.
-        let has_heard = match self.commands.try_recv() {
+        let has_heard = match self.desk.commands.try_recv() {
             Ok(command) => {
                 self.obey(command);
                 true
             }
-            Err(_) => self.shared.is_stopped() || self.shared.has_cancelled(),
+            Err(_) => self.desk.shared.is_stopped() || self.desk.shared.has_cancelled(),
         };
         // UCX looks for work a last time and has the descriptor tell of any that comes later, so
         // nothing is missed between the two.
@@ -178,7 +211,7 @@ impl Core {
             };
             self.look_around(at_most);
         }
-        self.shared.bell.wake();
+        self.desk.shared.bell.wake();
     }
 
     /// Whether there is anything that a clock must watch.
@@ -188,28 +221,23 @@ impl Core {
 
     /// Waits for anything to happen outside, and looks after connections.
     fn look_around(&mut self, at_most: Option<Duration>) {
-        let fixed = [self.ucx_fd, self.shared.bell.fd(), self.listener.as_raw_fd()];
+        let (door, at_most) = self.desk.door.watched(at_most);
+        let fixed =
+            [Watched::reading(self.ucx_fd), Watched::reading(self.desk.shared.bell.fd()), door];
         let names: Vec<u64> = self.pairs.keys().copied().collect();
         let links = names.iter().map(|name| self.pairs[name].stream.as_raw_fd());
         let mut watched: Vec<Watched> =
-            fixed.into_iter().chain(links).map(Watched::reading).collect();
+            fixed.into_iter().chain(links.map(Watched::reading)).collect();
         wait(&mut watched, at_most);
         if watched[1].is_ready() {
-            self.shared.bell.silence();
+            self.desk.shared.bell.silence();
         }
         if watched[2].is_ready() {
-            self.accept();
+            self.desk.door.open(&self.desk.shared);
         }
         let ended = names.iter().zip(&watched[fixed.len()..]).filter(|(_, link)| link.is_ready());
         for (name, _) in ended {
             self.link_ended(*name);
-        }
-    }
-
-    fn accept(&mut self) {
-        for _ in 0..N_STRANGERS_MAX {
-            let Ok((stream, _)) = self.listener.accept() else { return };
-            pairing::receive(&self.shared, stream);
         }
     }
 
@@ -231,7 +259,7 @@ impl Core {
             self.closing_since = None;
         }
         if self.closing_since.is_some_and(|since| now.duration_since(since) > CLOSE_MAX) {
-            self.begin_anew();
+            self.is_spoilt = true;
         }
     }
 

@@ -57,17 +57,31 @@ pub(crate) fn tell(stream: &TcpStream, hello: &Result<Hello>) -> Result<()> {
     stream.write_all(&encode(hello)).map_err(ended)
 }
 
-/// Hears who the peer is. Errors: what it said instead, or it said nothing (`PeerLost`).
+/// Hears who the peer is. Errors: what it said instead (`Unavailable` if it has no UCX at the
+/// moment), or it said nothing (`PeerLost`).
 pub(crate) fn hear(stream: &TcpStream) -> Result<Hello> {
     decode(&mut Hurried::new(stream))
 }
 
+/// How what is told begins: who the teller is follows, or why it does not say so.
+const HELLO: u8 = 0;
+const REFUSAL: u8 = 1;
+const NO_UCX: u8 = 2;
+
 fn encode(hello: &Result<Hello>) -> Vec<u8> {
-    let (is_refused, table, pair, rest) = match hello {
-        Ok(hello) => (0, hello.table, hello.pair, &hello.worker[..]),
-        Err(failure) => (1, 0, 0, failure.message.as_bytes()),
+    let (kind, table, pair, rest) = match hello {
+        Ok(hello) => (HELLO, hello.table, hello.pair, &hello.worker[..]),
+        Err(failure) => {
+            let kind = match failure.kind {
+                ErrorKind::Unavailable => NO_UCX,
+                _ => REFUSAL,
+            };
+            let n_bytes = failure.message.len().min(WORDS_BYTES_MAX);
+            let words = &failure.message.as_bytes()[..n_bytes];
+            (kind, 0, 0, words)
+        }
     };
-    let mut bytes = vec![is_refused];
+    let mut bytes = vec![kind];
     bytes.extend(table.to_le_bytes());
     bytes.extend(pair.to_le_bytes());
     bytes.extend((rest.len() as u32).to_le_bytes());
@@ -76,20 +90,22 @@ fn encode(hello: &Result<Hello>) -> Vec<u8> {
 }
 
 fn decode(stream: &mut impl Read) -> Result<Hello> {
-    let [is_refused] = receive(stream)?;
+    let [kind] = receive(stream)?;
     let table = u128::from_le_bytes(receive(stream)?);
     let pair = u64::from_le_bytes(receive(stream)?);
     let n_bytes = u32::from_le_bytes(receive(stream)?) as usize;
-    let n_bytes_max = if is_refused == 0 { ADDRESS_BYTES_MAX } else { WORDS_BYTES_MAX };
+    let n_bytes_max = if kind == HELLO { ADDRESS_BYTES_MAX } else { WORDS_BYTES_MAX };
     if n_bytes > n_bytes_max {
         return Err(lost("what it says of itself is too long"));
     }
     let mut rest = vec![0; n_bytes];
     stream.read_exact(&mut rest).map_err(ended)?;
-    if is_refused != 0 {
-        return Err(Error::new(ErrorKind::PeerLost, String::from_utf8_lossy(&rest)));
+    let failed = |kind| Err(Error::new(kind, String::from_utf8_lossy(&rest)));
+    match kind {
+        HELLO => Ok(Hello { table, pair, worker: rest }),
+        NO_UCX => failed(ErrorKind::Unavailable),
+        _ => failed(ErrorKind::PeerLost),
     }
-    Ok(Hello { table, pair, worker: rest })
 }
 
 fn receive<const N: usize>(stream: &mut impl Read) -> Result<[u8; N]> {
@@ -148,8 +164,13 @@ mod tests {
     #[test]
     fn a_hello_is_heard_as_it_is_told() {
         assert_eq!(decode(&mut &encode(&Ok(hello()))[..]), Ok(hello()));
-        let refusal = Err(Error::new(ErrorKind::PeerLost, "no such table"));
-        assert_eq!(decode(&mut &encode(&refusal)[..]), refusal);
+        for kind in [ErrorKind::PeerLost, ErrorKind::Unavailable] {
+            let refusal = Err(Error::new(kind, "no such table, or no UCX"));
+            assert_eq!(decode(&mut &encode(&refusal)[..]), refusal);
+        }
+        let long = Err(Error::new(ErrorKind::Unavailable, "x".repeat(2 * WORDS_BYTES_MAX)));
+        let heard = decode(&mut &encode(&long)[..]).unwrap_err();
+        assert_eq!((heard.kind, heard.message.len()), (ErrorKind::Unavailable, WORDS_BYTES_MAX));
     }
 
     #[test]

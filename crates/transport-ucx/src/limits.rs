@@ -36,6 +36,20 @@ pub(crate) const N_ATTEMPTS_MAX: usize = 2;
 /// Longest time that UCX is given to close an endpoint, before all of it is begun anew.
 pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(1);
 
+/// Pause between two attempts to open UCX anew.
+pub(crate) const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Attempts to open UCX anew, after which it stays closed: what keeps it from opening for ten
+/// minutes has to be looked after by somebody.
+pub(crate) const N_REOPENINGS_MAX: usize = 600;
+
+/// Longest time that a handshake waits for UCX to be opened; well within [`HANDSHAKE_MAX`], for
+/// which the other side waits.
+pub(crate) const OPENING_MAX: Duration = Duration::from_secs(1);
+
+/// Pause after a failure to accept (no descriptors are left, say).
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// How often UCX is called while endpoints are being closed; it makes no event of every step.
 pub(crate) const CLOSE_TICK: Duration = Duration::from_millis(1);
 

@@ -98,8 +98,10 @@ fn make(shared: &Arc<Shared>, address: String) -> Pairing {
 fn meet(shared: &Arc<Shared>, address: &str) -> Result<Arc<PairRef>> {
     let parsed = table_address::parse(SCHEME, address);
     let (peer, table) = parsed.ok_or_else(|| lost("its address is none"))?;
+    // Without UCX on this side nobody need be troubled.
+    shared.worker()?;
     let stream = handshake::connect(peer, &shared.key)?;
-    let ours = introduce(shared, table);
+    let ours = introduce(shared, table)?;
     let name = ours.pair;
     handshake::tell(&stream, &Ok(ours))?;
     let peer = handshake::hear(&stream)?;
@@ -114,8 +116,12 @@ pub(crate) fn receive(shared: &Arc<Shared>, stream: TcpStream) {
     }
     let ours = Arc::clone(shared);
     let receiving = move || {
-        if let Err(failure) = welcome(&ours, stream) {
-            tracing::warn!(%failure, "a peer was turned away from UCX");
+        match welcome(&ours, stream) {
+            // Why there is no UCX is in the log already.
+            Err(failure) if failure.kind != ErrorKind::Unavailable => {
+                tracing::warn!(%failure, "a peer was turned away from UCX");
+            }
+            Ok(()) | Err(_) => {}
         }
         ours.n_strangers.fetch_sub(1, Ordering::AcqRel);
     };
@@ -132,7 +138,7 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream) -> Result<()> {
         if !shared.tables().contains_key(&peer.table) {
             return Err(lost("it serves this memory no longer"));
         }
-        let ours = introduce(shared, peer.table);
+        let ours = introduce(shared, peer.table)?;
         // The pair exists before the reader hears of it, so its first request finds it.
         join(shared, ours.pair, Role::Owner, peer, link)?;
         Ok(ours)
@@ -144,9 +150,10 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream) -> Result<()> {
     joined.map(|_| ())
 }
 
-fn introduce(shared: &Shared, table: u128) -> Hello {
-    let worker = shared.worker().clone();
-    Hello { table, pair: random::instance_id().0 as u64, worker }
+/// Errors: there is no UCX at the moment (`Unavailable`).
+fn introduce(shared: &Shared, table: u128) -> Result<Hello> {
+    let worker = shared.worker()?;
+    Ok(Hello { table, pair: random::instance_id().0 as u64, worker })
 }
 
 fn join(

@@ -2,7 +2,7 @@
 //! both look at.
 
 use crate::handshake::Hello;
-use crate::limits::N_COMMANDS_MAX;
+use crate::limits::{N_COMMANDS_MAX, OPENING_MAX};
 use crate::reader::Order;
 use crate::system::Bell;
 use planes::{ClusterKey, LeaseTable};
@@ -11,7 +11,7 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use types::{Error, ErrorKind, Result};
 
 /// What the thread is asked to do.
@@ -47,6 +47,16 @@ pub(crate) struct PairRef {
     is_lost: AtomicBool,
 }
 
+/// How peers reach us over UCX.
+pub(crate) enum Way {
+    /// By the address of our worker.
+    Open(Vec<u8>),
+    /// UCX is being opened.
+    Opening,
+    /// UCX cannot be opened, and why.
+    Closed(Error),
+}
+
 /// See the file's description.
 pub(crate) struct Shared {
     pub(crate) key: ClusterKey,
@@ -55,7 +65,8 @@ pub(crate) struct Shared {
     /// Connections whose other end has not proved itself yet.
     pub(crate) n_strangers: AtomicUsize,
     pub(crate) bell: Bell,
-    worker: Mutex<Vec<u8>>,
+    way: Mutex<Way>,
+    way_changed: Condvar,
     tables: Mutex<HashMap<u128, Arc<LeaseTable>>>,
     commands: SyncSender<Command>,
     is_stopped: AtomicBool,
@@ -101,7 +112,8 @@ impl Shared {
             host,
             n_strangers: AtomicUsize::new(0),
             bell: Bell::new()?,
-            worker: Mutex::default(),
+            way: Mutex::new(Way::Opening),
+            way_changed: Condvar::new(),
             tables: Mutex::default(),
             commands,
             is_stopped: AtomicBool::new(false),
@@ -110,9 +122,27 @@ impl Shared {
         Ok((Arc::new(shared), received))
     }
 
-    /// The address of our UCX worker.
-    pub(crate) fn worker(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Tells everybody how peers reach us from now on.
+    pub(crate) fn set_way(&self, way: Way) {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
+        self.way_changed.notify_all();
+    }
+
+    /// The address of our UCX worker; waits for a moment while UCX is being opened.
+    ///
+    /// Errors: there is no UCX at the moment (`Unavailable`).
+    pub(crate) fn worker(&self) -> Result<Vec<u8>> {
+        let way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_opening = |way: &mut Way| matches!(way, Way::Opening);
+        let waited = self.way_changed.wait_timeout_while(way, OPENING_MAX, is_opening);
+        let (way, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let why = match &*way {
+            Way::Open(address) => return Ok(address.clone()),
+            Way::Opening => "it is being opened anew",
+            Way::Closed(why) => &why.message,
+        };
+        let message = format!("there is no UCX at the moment: {why}");
+        Err(Error::new(ErrorKind::Unavailable, message))
     }
 
     /// The lease tables that peers may read from.

@@ -20,6 +20,9 @@ pub(crate) struct Watched {
 const POLLIN: c_short = 1;
 
 impl Watched {
+    /// Never ready: the system passes over negative descriptors.
+    pub(crate) const NOTHING: Self = Self { fd: -1, events: 0, found: 0 };
+
     /// Something to read, an end, or an error of `fd`.
     pub(crate) fn reading(fd: RawFd) -> Self {
         Self { fd, events: POLLIN, found: 0 }

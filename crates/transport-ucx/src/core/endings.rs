@@ -1,6 +1,6 @@
-//! How pairs end in the thread of UCX, and UCX itself.
+//! How pairs end in the thread of UCX, and the thread itself.
 
-use super::{Core, begin};
+use super::Core;
 use crate::limits::SHUTDOWN_MAX;
 use crate::pair::{Ending, Pair};
 use std::time::Instant;
@@ -27,7 +27,7 @@ impl Core {
         let was_busy = self.pairs.get(&name).is_some_and(Pair::is_busy);
         self.close(name, why);
         if was_busy {
-            self.begin_anew();
+            self.is_spoilt = true;
         }
     }
 
@@ -48,25 +48,8 @@ impl Core {
         self.ops.close(endpoint, name);
     }
 
-    /// Ends all pairs, and UCX with them, and opens it again. A worker that is destroyed touches
-    /// no memory any more, so all of it is let go of.
-    pub(super) fn begin_anew(&mut self) {
-        tracing::warn!("UCX is opened anew after the loss of a peer");
-        self.closing_since = None;
-        let pairs: Vec<Pair> = self.pairs.drain().map(|(_, pair)| pair).collect();
-        match begin(&self.shared) {
-            Ok((ops, ucx_fd)) => (self.ops, self.ucx_fd) = (ops, ucx_fd),
-            Err(failure) => {
-                tracing::error!(%failure, "the transport ucx ends");
-                self.shared.stop();
-            }
-        }
-        for pair in pairs {
-            pair.part("UCX was opened anew");
-        }
-    }
-
     pub(super) fn shut_down(mut self) {
+        self.answers.tell_all();
         let names: Vec<u64> = self.pairs.keys().copied().collect();
         for name in names {
             self.close(name, "the transport was closed");

@@ -27,7 +27,7 @@ impl Core {
     fn on_request(&mut self, Header { pair: name, read, .. }: Header, body: &[u8]) {
         let Some(pair) = self.pairs.get_mut(&name) else { return };
         let Side::Owner(owner) = &mut pair.side else { return };
-        let table = self.shared.tables().get(&owner.table).cloned();
+        let table = self.desk.shared.tables().get(&owner.table).cloned();
         let asked = Request::decode(body)
             .and_then(|request| owner.ask(read, &request, table.as_deref()))
             .unwrap_or_else(|refusal| Some(Err(refusal)));

@@ -109,6 +109,8 @@ fn a_child() {
     match &role[..] {
         "owner" => runtime.block_on(own()),
         alone::IDLE => say(&runtime.block_on(alone::idle())),
+        alone::DEAF => say(&runtime.block_on(alone::deaf())),
+        alone::STARVED => say(&runtime.block_on(alone::starved())),
         _ => runtime.block_on(read_for_ever(handle_of(told.trim_end()))),
     }
 }

@@ -19,7 +19,7 @@ const N_AT_ONCE: usize = 4;
 /// Longest time from a peer's death until everybody knows.
 const NOTICE_MAX: Duration = Duration::from_secs(3);
 
-const SIGSTOP: i32 = 19;
+pub(crate) const SIGSTOP: i32 = 19;
 const SIGCONT: i32 = 18;
 
 /// What memory is filled with when the transport has let go of it.
