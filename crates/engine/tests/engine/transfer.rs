@@ -11,6 +11,12 @@ use std::sync::mpsc::channel;
 use types::RequestId;
 use types::sampling::SamplingParams;
 
+/// Each model, with steps one after the other and planned ahead.
+fn cases() -> impl Iterator<Item = (Arc<dyn Model>, Setup)> {
+    let setups = Setup::default().both_ways();
+    models().into_iter().flat_map(move |model| setups.map(|setup| (Arc::clone(&model), setup)))
+}
+
 fn example(model: &Arc<dyn Model>, seed: u64, n: u32) -> Ask {
     let parts = vec![text(1, 6), Part::Picture(picture(seed, 4, 6)), text(seed as u32, 3)];
     let sampling = SamplingParams { temperature: 1.0, seed, n, ..ask(model, vec![], 9).sampling };
@@ -74,11 +80,11 @@ fn disaggregated(p: &Rig, d: &Rig, ask: &Ask) -> (Answer, usize) {
 
 #[test]
 fn two_engines_answer_as_one() {
-    for model in models() {
+    for (model, setup) in cases() {
         for n in [1, 3] {
             let ask = example(&model, 1, n);
             let expected = Rig::new(&model, Setup::default()).ask(&ask);
-            let (p, d) = (Rig::new(&model, Setup::default()), Rig::new(&model, Setup::default()));
+            let (p, d) = (Rig::new(&model, setup), Rig::new(&model, setup));
             let (found, n_missing) = disaggregated(&p, &d, &ask);
             assert_eq!(found.choices, expected.choices, "{n} choices");
             assert_eq!(found.reasons, expected.reasons);
@@ -95,8 +101,8 @@ fn two_engines_answer_as_one() {
 
 #[test]
 fn an_import_finds_part_of_its_prompt() {
-    for model in models() {
-        let (p, d) = (Rig::new(&model, Setup::default()), Rig::new(&model, Setup::default()));
+    for (model, setup) in cases() {
+        let (p, d) = (Rig::new(&model, setup), Rig::new(&model, setup));
         let first = example(&model, 1, 1);
         disaggregated(&p, &d, &first);
         let mut second = example(&model, 1, 2);
@@ -113,10 +119,10 @@ fn an_import_finds_part_of_its_prompt() {
 
 #[test]
 fn nothing_is_exported_when_all_has_ended() {
-    for model in models() {
+    for (model, setup) in cases() {
         let mut ask = example(&model, 1, 3);
         ask.sampling.max_tokens = Some(1);
-        let (p, d) = (Rig::new(&model, Setup::default()), Rig::new(&model, Setup::default()));
+        let (p, d) = (Rig::new(&model, setup), Rig::new(&model, setup));
         let (found, _) = disaggregated(&p, &d, &ask);
         assert_eq!(found.exported, None);
         assert!(found.choices.iter().all(|tokens| tokens.len() == 1), "{found:?}");
@@ -127,13 +133,13 @@ fn nothing_is_exported_when_all_has_ended() {
 
 #[test]
 fn choices_that_ended_at_once_stay_behind() {
-    for model in models() {
+    for (model, setup) in cases() {
         let mut ask = example(&model, 1, 4);
         let free = Rig::new(&model, Setup::default()).ask(&ask);
         // The first tokens of two choices now end them.
         ask.sampling.stop_token_ids = vec![free.tokens(0)[0], free.tokens(2)[0]];
         let expected = Rig::new(&model, Setup::default()).ask(&ask);
-        let (p, d) = (Rig::new(&model, Setup::default()), Rig::new(&model, Setup::default()));
+        let (p, d) = (Rig::new(&model, setup), Rig::new(&model, setup));
         let (found, _) = disaggregated(&p, &d, &ask);
         assert_eq!(found.choices, expected.choices);
         assert_eq!(found.reasons, expected.reasons);
@@ -147,9 +153,9 @@ fn choices_that_ended_at_once_stay_behind() {
 /// alone, with what they have answered so far.
 #[test]
 fn a_decoder_out_of_blocks_hands_back() {
-    for model in models() {
-        let p = Rig::new(&model, Setup::default());
-        let d = Rig::new(&model, Setup { n_blocks: 14, ..Setup::default() });
+    for (model, setup) in cases() {
+        let p = Rig::new(&model, setup);
+        let d = Rig::new(&model, Setup { n_blocks: 14, ..setup });
         let mut open: Vec<Ask> = (0..5).map(|seed| example(&model, seed, 2)).collect();
         for ask in &mut open {
             ask.sampling.max_tokens = Some(24);
