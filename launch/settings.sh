@@ -54,6 +54,8 @@ END
   LOG_FOLDER                   where logs go (a new folder under /tmp)
   BIN_FOLDER                   where the programs are; nothing is built (target/release, built first)
   READY_S_MAX                  longest time to the first answer, in seconds (600)
+  TRIPTYCH_DEVICE              what all workers compute on: cpu, cuda, cuda:N or auto (cpu for the
+                               demo model, which needs no more; auto for others)
 
 Any flag of the programs may also be given as TRIPTYCH_<FLAG>, for all of them at once.
 END
@@ -77,6 +79,9 @@ read_settings() {
   name=$model
   [ ! -d "$model" ] || name=$(basename "$model")
   name=${SERVED_MODEL_NAME:-$name}
+  # It answers as fast as one reads on any processor, and a GPU's memory does not move between
+  # processes yet.
+  [ ! "$model" -ef "$root/models/shapes" ] || export TRIPTYCH_DEVICE=${TRIPTYCH_DEVICE:-cpu}
   modality=${MODALITY:-multimodal}
   [[ $modality =~ ^(text|multimodal)$ ]] || die "MODALITY=$modality: expected text or multimodal"
   [ -z "${HTTP_PORT:-}" ] || is_free "$HTTP_PORT" || die "HTTP_PORT=$HTTP_PORT: somebody listens there already"

@@ -28,6 +28,7 @@ main() {
   death_of_one_and_of_all
   ctrl_c
   secured
+  every_variable
   refusals
   say "launch scripts: all as promised"
 }
@@ -87,7 +88,16 @@ first_answer_of() {
   begin "$1" --once
   ends_with 0
   says "answer:   $right_answer"
+  computes_on_the_processor
   say "launch/$1: $(grep -oE 'ready [0-9]+ ms' "$output") after its first process"
+}
+
+# computes_on_the_processor: every worker, wherever there may be a GPU: the demo model asks for none.
+computes_on_the_processor() {
+  local log
+  for log in "$folder"/logs/*-[0-9].log; do
+    grep -qF 'computing on the CPU in f32 (as --device says)' "$log" || fail "$log names another device"
+  done
 }
 
 text_only() {
@@ -248,6 +258,64 @@ lets_in() { checked >"$output" || fail "a check of servers that should let us in
 keeps_out() {
   ! checked >"$output" || fail "$1 let somebody in who should not be"
   says "FAIL  $1"
+}
+
+# every_variable: one launch that sets all of them; each shows somewhere.
+every_variable() {
+  local port media=$folder/media name
+  port=$(free_port 18000)
+  mkdir -p "$media"
+  cp "$samples/forty-two.png" "$media"
+  cp "$samples/forty-two.png" "$folder/outside.png"
+  # What follows the end of a picture is ignored, but counts.
+  cp "$samples/forty-two.png" "$media/large.png" && truncate --size 2M "$media/large.png"
+  echo 'encoder_max_batch_size: 3' >"$folder/encode.yaml"
+  echo 'kv_cache_config: { max_tokens: 4096 }' >"$folder/prefill.yaml"
+  echo 'kv_cache_config: { max_tokens: 8192 }' >"$folder/decode.yaml"
+  MODEL_PATH=models/shapes SERVED_MODEL_NAME=figures MODALITY=multimodal HTTP_PORT=$port READY_S_MAX=$WAIT_S_MAX \
+    NUM_ENCODE_WORKERS=2 NUM_PREFILL_WORKERS=2 NUM_DECODE_WORKERS=1 ENCODE_ENDPOINT=dyn://dynamo.tower.look \
+    ENCODE_CUDA_VISIBLE_DEVICES=3,5 PREFILL_CUDA_VISIBLE_DEVICES=4,6 DECODE_CUDA_VISIBLE_DEVICES=7 \
+    ENCODE_ENGINE_ARGS=$folder/encode.yaml PREFILL_ENGINE_ARGS=$folder/prefill.yaml \
+    DECODE_ENGINE_ARGS=$folder/decode.yaml ALLOWED_LOCAL_MEDIA_PATH=$media MAX_FILE_SIZE_MB=1 \
+    begin epd.sh
+  wait_for_line 'serving figures; Ctrl-C ends it'
+  says "curl http://127.0.0.1:$port/v1/chat/completions"
+  for name in encode-1 encode-2; do
+    grep -qF 'is ready at dynamo.tower.look.' "$folder/logs/$name.log" || fail "$name is not where it should be"
+  done
+  is_above_zero triptych_encode_batch_items_count encode encode-1 encode-2
+  runs_with encode-2 cmdline "$folder/encode.yaml"
+  has_blocks prefill-2 128
+  has_blocks decode-1 256
+  runs_with encode-1 environ CUDA_VISIBLE_DEVICES=3
+  runs_with prefill-2 environ CUDA_VISIBLE_DEVICES=6
+  runs_with decode-1 environ CUDA_VISIBLE_DEVICES=7
+  status_of_question_about "$media/forty-two.png" 200
+  [ "$(first_content "$(<"$folder/reply")")" = 42 ] || fail "no right answer: $(<"$folder/reply")"
+  status_of_question_about "$folder/outside.png" 403
+  status_of_question_about "$media/large.png" 413
+  kill -INT -- "-$script"
+  ends_with 130
+}
+
+# runs_with NAME FILE WORD: a process of the script has this word in a file of /proc about it.
+runs_with() {
+  grep -qzxF -e "$3" "/proc/$(pid_of "$1")/$2" || fail "$1 has no $3 in its $2"
+}
+
+# has_blocks NAME N: a process of the script has so many KV blocks of 32 tokens.
+has_blocks() {
+  metrics_of "$1" | grep -q "^triptych_kv_blocks{.*state=\"total\".*} $2\$" || fail "$1 has not $2 KV blocks"
+}
+
+# status_of_question_about PATH STATUS: of `every_variable`; the answer goes into a file.
+status_of_question_about() {
+  local status picture question='{"type": "text", "text": "What number is written?"}'
+  picture="{\"type\": \"image_url\", \"image_url\": {\"url\": \"file://$1\"}}"
+  status=$(curl --silent --noproxy '*' --max-time "$ANSWER_S_MAX" --output "$folder/reply" --write-out '%{http_code}' \
+    --header 'content-type: application/json' --data-binary "{\"model\": \"figures\", \"temperature\": 0, \"messages\":
+      [{\"role\": \"user\", \"content\": [$picture, $question]}]}" "http://127.0.0.1:$port/v1/chat/completions")
+  [ "$status" = "$2" ] || fail "a question about $1 has status $status: $(<"$folder/reply")"
 }
 
 servers=()

@@ -31,7 +31,8 @@ pub(crate) fn check_gpu(crew: &Crew) -> Result<()> {
     Err(Error::invalid(
         "on a GPU, separate encode, prefill and decode workers work in one process only as yet, \
          because no transport moves a GPU's memory between processes; expected `triptych serve \
-         --roles e,p,d`, aggregated workers, or --device cpu",
+         --roles e,p,d`, aggregated workers, or --device cpu (TRIPTYCH_DEVICE=cpu for the launch \
+         scripts)",
     ))
 }
 
@@ -90,7 +91,9 @@ mod tests {
         check(&[Role::Aggregated, Role::Encode], TransportChoice::Ucx, false);
         let crew = Crew { roles: vec![Role::Decode], transport: TransportChoice::Tcp };
         let words = check_gpu(&crew).unwrap_err().message;
-        assert!(words.contains("serve --roles e,p,d") && words.contains("--device cpu"), "{words}");
+        for expected in ["serve --roles e,p,d", "--device cpu", "TRIPTYCH_DEVICE=cpu"] {
+            assert!(words.contains(expected), "{words}");
+        }
         assert!(super::check(&Device::all_cpus(), &crew).is_ok());
     }
 }
