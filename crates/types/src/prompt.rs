@@ -93,11 +93,17 @@ fn mismatch() -> Error {
 mod tests {
     use super::*;
     use crate::content::Digest;
+    use crate::media::Grid;
 
     const PICTURE: Placeholder = Placeholder { kind: MediaKind::Image, token: 9 };
 
     fn picture(n_tokens: u32) -> MediaItem {
-        MediaItem { kind: MediaKind::Image, digest: Digest([7; 32]), grid: [1, 2, 2], n_tokens }
+        MediaItem {
+            kind: MediaKind::Image,
+            digest: Digest([7; 32]),
+            grid: Grid::default(),
+            n_tokens,
+        }
     }
 
     #[test]
