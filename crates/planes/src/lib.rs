@@ -7,6 +7,7 @@
 pub mod cluster_key;
 pub mod conformance;
 pub mod discovery;
+mod handed;
 pub mod lease;
 pub mod measure;
 pub mod messaging;
