@@ -69,6 +69,9 @@ pub fn start(config: UcxConfig) -> Result<Arc<dyn Transport>> {
             Error::new(ErrorKind::Unavailable, format!("the transport ucx cannot {what}: {why}"))
         }
     };
+    for ignored in settings::ignored() {
+        tracing::warn!("{ignored} is ignored: peers could write to memory that was given back");
+    }
     let listen = format!("listen on {}", config.listen);
     let listener = TcpListener::bind(config.listen).map_err(cannot(&listen))?;
     listener.set_nonblocking(true).map_err(cannot(&listen))?;
@@ -86,7 +89,8 @@ pub fn start(config: UcxConfig) -> Result<Arc<dyn Transport>> {
     Ok(Arc::new(UcxTransport { shared, pool, thread: Some(thread) }))
 }
 
-/// Whether UCX works here, in a sentence: its version, and the transports and devices it found.
+/// Whether UCX works here, in a sentence: its version, the transports and devices it found, and
+/// what of the environment is ignored because memory would not be safe with it.
 ///
 /// Errors: it is not there, or finds nothing to work with (`Unavailable`).
 pub fn check() -> Result<String> {
@@ -94,7 +98,9 @@ pub fn check() -> Result<String> {
     let library = context.library();
     let (major, minor, release) = library.version;
     let found = context.resources().join(", ");
-    Ok(format!("UCX {major}.{minor}.{release} ({}) finds {found}", library.path))
+    let ignored = settings::ignored().into_iter().map(|it| format!("; {it} is ignored"));
+    let ignored: String = ignored.collect();
+    Ok(format!("UCX {major}.{minor}.{release} ({}) finds {found}{ignored}", library.path))
 }
 
 struct UcxTransport {
