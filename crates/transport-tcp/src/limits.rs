@@ -32,7 +32,8 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that one owner serves at a time.
 pub(crate) const N_CONNECTIONS_MAX: usize = 512;
 
-/// Connections of an owner whose other end has not proved itself yet.
+/// Connections of an owner whose other end has not proved itself yet; where more come, the first
+/// is closed.
 pub(crate) const N_STRANGERS_MAX: usize = 64;
 
 /// Connections of a reader to one owner.

@@ -1,8 +1,8 @@
 //! The side that has the memory: one listener, a thread for each connection, and the lease tables
 //! they look into.
 //!
-//! Whoever connects is a stranger until he has proved himself; strangers are few at a time and
-//! have little time. A send holds the lease's memory until its last byte has left, or the
+//! Whoever connects is a stranger until he has proved himself; strangers are few at a time, have
+//! little time, and make room for those who come after them. A send holds the lease's memory until its last byte has left, or the
 //! connection is closed.
 
 use crate::crew::{Crew, Socket};
@@ -13,11 +13,14 @@ use crate::limits::{
 };
 use crate::waiting::{Hurried, Patient, is_timeout, spin_on};
 use crate::{SCHEME, TcpConfig};
-use planes::{ClusterKey, LeaseTable, LeasedMemory, Region, Side, Withdraw, table_address};
+use planes::{
+    ClusterKey, LeaseTable, LeasedMemory, Region, Side, Strangers, Withdraw, table_address,
+};
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -40,21 +43,12 @@ struct Hall {
     key: ClusterKey,
     crew: Arc<Crew>,
     tables: Mutex<HashMap<u128, Arc<LeaseTable>>>,
-    places: Mutex<Places>,
+    n_connections: AtomicUsize,
+    strangers: Arc<Strangers>,
 }
 
-/// Places taken.
-#[derive(Default)]
-struct Places {
-    n_connections: usize,
-    n_strangers: usize,
-}
-
-/// A connection's place among all, and among the strangers until it has proved itself.
-struct Place {
-    hall: Arc<Hall>,
-    is_stranger: bool,
-}
+/// A connection's place among all.
+struct Place(Arc<Hall>);
 
 impl Owner {
     pub(crate) fn listen(config: &TcpConfig, crew: &Arc<Crew>) -> Result<Self> {
@@ -68,7 +62,8 @@ impl Owner {
             key: config.key.clone(),
             crew: Arc::clone(crew),
             tables: Mutex::default(),
-            places: Mutex::default(),
+            n_connections: AtomicUsize::new(0),
+            strangers: Strangers::new(N_STRANGERS_MAX),
         });
         let shared = Arc::clone(&hall);
         let accepting = thread::Builder::new()
@@ -130,17 +125,22 @@ fn accept(listener: &TcpListener, hall: &Arc<Hall>) {
 
 /// Gives a connection its place and thread; closes it where there is none.
 fn admit(hall: &Arc<Hall>, stream: TcpStream, from: SocketAddr) {
-    let Some(mut place) = Place::take(hall) else {
+    let Some(place) = Place::take(hall) else {
         return tell(from, &Error::new(ErrorKind::Overloaded, "there are too many already"));
     };
+    let stranger = match hall.strangers.admit(&stream) {
+        Ok(stranger) => stranger,
+        Err(why) => return tell(from, &Error::new(ErrorKind::Overloaded, why.to_string())),
+    };
     let spawned = hall.crew.spawn("tcp-owner", move || {
-        let Ok(socket) = place.hall.crew.adopt(stream) else { return };
-        if let Err(failure) = shake_hands(&socket, &place.hall.key, Side::Accepting) {
+        let Place(hall) = &place;
+        let Ok(socket) = hall.crew.adopt(stream) else { return };
+        if let Err(failure) = shake_hands(&socket, &hall.key, Side::Accepting) {
             return tell(from, &failure);
         }
-        place.leave_strangers();
+        drop(stranger);
         // However a connection ends, its reader asks again or has been told.
-        let _ = serve(&socket, &place.hall);
+        let _ = serve(&socket, hall);
     });
     if let Err(failure) = spawned {
         tell(from, &failure);
@@ -159,26 +159,15 @@ fn tell(from: SocketAddr, failure: &Error) {
 
 impl Place {
     fn take(hall: &Arc<Hall>) -> Option<Self> {
-        let mut places = lock(&hall.places);
-        if places.n_connections >= N_CONNECTIONS_MAX || places.n_strangers >= N_STRANGERS_MAX {
-            return None;
-        }
-        places.n_connections += 1;
-        places.n_strangers += 1;
-        Some(Self { hall: Arc::clone(hall), is_stranger: true })
-    }
-
-    fn leave_strangers(&mut self) {
-        if std::mem::take(&mut self.is_stranger) {
-            lock(&self.hall.places).n_strangers -= 1;
-        }
+        let place = Self(Arc::clone(hall));
+        let n_before = hall.n_connections.fetch_add(1, Ordering::AcqRel);
+        (n_before < N_CONNECTIONS_MAX).then_some(place)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.leave_strangers();
-        lock(&self.hall.places).n_connections -= 1;
+        self.0.n_connections.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -87,8 +87,12 @@ pub(crate) const N_COMMANDS_MAX: usize = 4096;
 /// Peers, those we read from and those who read from us together.
 pub(crate) const N_PAIRS_MAX: usize = 1024;
 
-/// Connections whose other end has not proved itself yet.
+/// Connections whose other end has not proved itself yet; where more come, the first is closed.
 pub(crate) const N_STRANGERS_MAX: usize = 64;
+
+/// Handshakes with peers that connect, strangers and those that have proved themselves together,
+/// and those that are about to end because they had to make room.
+pub(crate) const N_HANDSHAKES_MAX: usize = 256;
 
 /// Addresses tried for one host name.
 pub(crate) const N_ADDRESSES_MAX: usize = 4;

@@ -3,7 +3,7 @@
 
 use crate::SCHEME;
 use crate::handshake::{self, Hello};
-use crate::limits::{N_PAIRS_MAX, N_STRANGERS_MAX};
+use crate::limits::{N_HANDSHAKES_MAX, N_PAIRS_MAX};
 use crate::lost;
 use crate::shared::{Command, Join, PairRef, Role, Shared};
 use futures::FutureExt;
@@ -110,29 +110,34 @@ fn meet(shared: &Arc<Shared>, address: &str) -> Result<Arc<PairRef>> {
 
 /// The owner's part, in a thread of its own; too many at a time are turned away.
 pub(crate) fn receive(shared: &Arc<Shared>, stream: TcpStream) {
-    if shared.n_strangers.fetch_add(1, Ordering::AcqRel) >= N_STRANGERS_MAX {
-        shared.n_strangers.fetch_sub(1, Ordering::AcqRel);
+    if shared.n_handshakes.fetch_add(1, Ordering::AcqRel) >= N_HANDSHAKES_MAX {
+        shared.n_handshakes.fetch_sub(1, Ordering::AcqRel);
         return;
     }
     let ours = Arc::clone(shared);
     let receiving = move || {
         match welcome(&ours, stream) {
-            // Why there is no UCX is in the log already.
-            Err(failure) if failure.kind != ErrorKind::Unavailable => {
-                tracing::warn!(%failure, "a peer was turned away from UCX");
+            Ok(()) => {}
+            // Probes of a load balancer do nothing else; and why there is no UCX is in the log.
+            Err(failure)
+                if [ErrorKind::PeerLost, ErrorKind::Unavailable].contains(&failure.kind) =>
+            {
+                tracing::debug!(%failure, "a handshake for UCX ended early");
             }
-            Ok(()) | Err(_) => {}
+            Err(failure) => tracing::warn!(%failure, "a peer was turned away from UCX"),
         }
-        ours.n_strangers.fetch_sub(1, Ordering::AcqRel);
+        ours.n_handshakes.fetch_sub(1, Ordering::AcqRel);
     };
     if thread::Builder::new().name("ucx-accept".into()).spawn(receiving).is_err() {
-        shared.n_strangers.fetch_sub(1, Ordering::AcqRel);
+        shared.n_handshakes.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 fn welcome(shared: &Arc<Shared>, stream: TcpStream) -> Result<()> {
     stream.set_nonblocking(false).map_err(|why| lost(&why.to_string()))?;
+    let stranger = shared.strangers.admit(&stream).map_err(|why| lost(&why.to_string()))?;
     let stream = handshake::prove(stream, &shared.key, Side::Accepting)?;
+    drop(stranger);
     let link = stream.try_clone().map_err(|why| lost(&why.to_string()))?;
     let joined = handshake::hear(&stream).and_then(|peer| {
         if !shared.tables().contains_key(&peer.table) {

@@ -2,10 +2,10 @@
 //! both look at.
 
 use crate::handshake::Hello;
-use crate::limits::{N_COMMANDS_MAX, OPENING_MAX};
+use crate::limits::{N_COMMANDS_MAX, N_STRANGERS_MAX, OPENING_MAX};
 use crate::reader::Order;
 use crate::system::Bell;
-use planes::{ClusterKey, LeaseTable};
+use planes::{ClusterKey, LeaseTable, Strangers};
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream;
@@ -62,8 +62,10 @@ pub(crate) struct Shared {
     pub(crate) key: ClusterKey,
     /// `host:port` of our handshakes.
     pub(crate) host: String,
-    /// Connections whose other end has not proved itself yet.
-    pub(crate) n_strangers: AtomicUsize,
+    /// Peers that connect and are no pair yet.
+    pub(crate) n_handshakes: AtomicUsize,
+    /// Those of them that have not proved themselves yet.
+    pub(crate) strangers: Arc<Strangers>,
     pub(crate) bell: Bell,
     way: Mutex<Way>,
     way_changed: Condvar,
@@ -110,7 +112,8 @@ impl Shared {
         let shared = Self {
             key,
             host,
-            n_strangers: AtomicUsize::new(0),
+            n_handshakes: AtomicUsize::new(0),
+            strangers: Strangers::new(N_STRANGERS_MAX),
             bell: Bell::new()?,
             way: Mutex::new(Way::Opening),
             way_changed: Condvar::new(),

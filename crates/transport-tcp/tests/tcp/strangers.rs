@@ -87,7 +87,7 @@ async fn nonsense_ends_a_connection() {
 }
 
 /// Strangers who are silent, or send a byte now and then, lose their places after a deadline, and
-/// do not hold up peers that were known before.
+/// hold up neither peers that were known before nor new ones.
 #[tokio::test]
 async fn slow_strangers_lose_their_places() {
     let lent = lend(1000).await;
@@ -102,6 +102,7 @@ async fn slow_strangers_lose_their_places() {
         }
     });
     assert!(lent.is_served(&reader).await);
+    assert!(lent.is_served(&transport()).await, "a peer finds room at once");
     let since = Instant::now();
     for mut stranger in strangers {
         until_closed(&mut stranger);
