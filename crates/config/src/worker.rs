@@ -65,7 +65,8 @@ pub struct WorkerFlags {
     /// Media over HTTP(S).
     #[command(flatten)]
     pub media: MediaFlags,
-    /// Size of the cache of encoded media.
+    /// Memory for the embeddings of media on their way from the tower to the prompt; nothing is
+    /// kept for later requests.
     #[arg(
         long,
         env = "TRIPTYCH_MULTIMODAL_EMBEDDING_CACHE_CAPACITY_GB",
@@ -131,7 +132,7 @@ pub struct WorkerConfig {
     pub media_file_bytes_max: u64,
     /// Most bytes of encoded media held at once.
     pub media_bytes_held_max: u64,
-    /// Size of the cache of encoded media, in bytes.
+    /// Memory for the embeddings of media on their way from the tower to the prompt, in bytes.
     pub embedding_cache_bytes: usize,
     /// Most requests that wait for a place in the batch.
     pub queue_len_max: usize,

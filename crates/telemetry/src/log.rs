@@ -2,7 +2,8 @@
 
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// What is said of connections is said by us.
 const DEFAULT: &str = "info,async_nats=warn";
@@ -22,7 +23,9 @@ pub enum LineFormat {
 pub fn start(format: LineFormat) -> Result<(), String> {
     let filter = filter(|name| std::env::var(name).ok())?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let ends = ends_of_spans(&filter);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines.with_span_events(ends);
     let started = match format {
         LineFormat::Text => lines.with_ansi(colours).try_init(),
         LineFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -39,6 +42,12 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, String
         }
     }
     Ok(EnvFilter::new(DEFAULT))
+}
+
+/// Whoever wants to see much sees each stage of a request end, with its trace and its time.
+fn ends_of_spans(filter: &EnvFilter) -> FmtSpan {
+    let sees_much = filter.max_level_hint().is_none_or(|most| most >= LevelFilter::DEBUG);
+    if sees_much { FmtSpan::CLOSE } else { FmtSpan::NONE }
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 
 mod common;
 
+use common::cluster::Role;
 use common::crowd::Load;
 use common::fleet::{Fleet, Turn, Worker, sheet, size};
 use common::process::{PATIENCE, Signal, becomes_true};
-use common::questions::{Question, about_sample, long_questions};
+use common::questions::{Question, about_sample, long_greeting, long_prompt, long_questions};
 use common::servers::are_installed;
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
@@ -51,6 +52,15 @@ const MOMENTS: [Moment; 4] = [
     Moment { name: "after a token", worker: 'd', sign: "triptych_calls", n_events: 1 },
     Moment { name: "in decode", worker: 'd', sign: "triptych_running_sequences", n_events: 10 },
 ];
+
+/// One prompt at a time in prefill, and room for one long prompt at decode; steps stay short.
+const NARROW: [&str; 2] = [
+    "--override-engine-args",
+    r#"{"max_batch_size": 1, "max_num_tokens": 64, "kv_cache_config": {"max_tokens": 2048}}"#,
+];
+
+/// A prompt that takes more than half of that room.
+const N_LONG_PROMPT_TOKENS: usize = 1200;
 
 /// Sends a question and gives the connection.
 fn begin(url: &str, question: &Question) -> TcpStream {
@@ -102,6 +112,55 @@ fn a_client_that_leaves_takes_its_work_along() {
     let counts = ['p', 'd'].map(|letter| count(fleet.look_at(letter)));
     println!("cancellations of prefill and decode: {counts:?}");
     assert!(counts.iter().all(|&count| count >= n_rounds as f64), "{counts:?}");
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_takes_its_place_along() {
+    let _turn = Turn::alone();
+    let flags = [&SLOW[..], &NARROW].concat();
+    let Some(fleet) = Fleet::start("auto", "qd", &flags) else { return };
+    let [prefill, decode] = ['q', 'd'].map(|letter| &fleet.look_at(letter).role);
+    let is = |role: &Role, name: &str, value: f64| {
+        let is_so = || role.metric(name, &[]) == value;
+        assert!(becomes_true(PATIENCE, is_so), "{name} never is {value}: {:?}", fleet.holdings());
+    };
+
+    let at_work = begin(&fleet.url, &long_prompt(N_LONG_PROMPT_TOKENS, 400));
+    is(prefill, "triptych_running_sequences", 1.0);
+    let waits = begin(&fleet.url, &long_greeting(400));
+    is(prefill, "triptych_waiting_sequences", 1.0);
+    leaves(&fleet, waits, "while queued at prefill", |fleet| {
+        let [prefill, decode] = ['q', 'd'].map(|letter| &fleet.look_at(letter).role);
+        prefill.metric("triptych_waiting_sequences", &[]) == 0.0
+            && prefill.metric("triptych_calls", &[]) == 1.0
+            && decode.metric("triptych_calls", &[]) == 1.0
+    });
+    // Who stays is answered, and once it is, its blocks have arrived and its promise is used up.
+    read_pieces(&at_work, 2);
+    is(decode, "triptych_calls", 1.0);
+    is(prefill, "triptych_calls", 0.0);
+
+    let n_steps = prefill.metric("triptych_steps_total", &[]);
+    let waits = begin(&fleet.url, &long_prompt(N_LONG_PROMPT_TOKENS + 1, 400));
+    is(decode, "triptych_calls", 2.0);
+    leaves(&fleet, waits, "while it waits for decode's promise", |fleet| {
+        fleet.look_at('d').role.metric("triptych_calls", &[]) == 1.0
+    });
+    // Nothing was promised, so nobody began what could not go on.
+    assert_eq!(prefill.metric("triptych_steps_total", &[]), n_steps);
+    read_pieces(&at_work, 2);
+    drop(at_work);
+    let took = fleet.expect_idle(WITHIN);
+    println!("the one at work: all given back after {took:.2?}");
+}
+
+/// The client leaves; what it held must be back in time, and nothing of anybody else's.
+fn leaves(fleet: &Fleet, client: TcpStream, moment: &str, is_back: impl Fn(&Fleet) -> bool) {
+    let left = Instant::now();
+    drop(client);
+    let came_back = becomes_true(WITHIN, || is_back(fleet));
+    assert!(came_back, "{moment}: {WITHIN:?} later {:?}", fleet.holdings());
+    println!("{moment}: its place was free after {:.2?}", left.elapsed());
 }
 
 #[test]

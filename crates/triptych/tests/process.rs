@@ -4,9 +4,11 @@ mod common;
 
 use common::cluster::{ROLES, program};
 use common::demo_model;
+use common::folder::Folder;
 use common::process::{PATIENCE, Process, Signal};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn triptych(args: &[&str]) -> Command {
@@ -139,4 +141,76 @@ fn a_check_says_what_would_fail_and_why() {
     let huge = ["--override-engine-args", r#"{"kv_cache_config": {"max_tokens": 4294967296}}"#];
     check(&[&free[..], &huge[..]].concat(), 1, &["FAIL  memory"]);
     check(&["--model-path", "/nowhere"], 1, &["FAIL  options       --model-path /nowhere"]);
+}
+
+/// A program of a worker that looks for UCX in `library`, and for etcd and NATS where nobody is.
+fn worker_with_ucx(name: &str, library: &Path, transport: &str) -> Command {
+    let mut command = program(name);
+    command.env("TRIPTYCH_UCX_LIBRARY", library).args(match name {
+        "triptych" => &["check", "--for", "worker"][..],
+        _ => &["--system-host", "127.0.0.1", "--system-port", "0"],
+    });
+    command.args(["--transport", transport, "--transport-host", "127.0.0.1"]);
+    command.args(["--etcd-endpoints", "127.0.0.1:9", "--nats-url", "127.0.0.1:9"]);
+    command.args(["--start-timeout-s", "1", "--model-path"]).arg(demo_model());
+    command
+}
+
+/// What a program says of UCX: the line of it with these words.
+fn line_about_ucx(name: &str, library: &Path, transport: &str, words: &str) -> String {
+    let (status, said) = output(&mut worker_with_ucx(name, library, transport));
+    // Nobody is there to work with in any case.
+    assert_eq!(status, Some(1), "{said}");
+    let line = said.lines().find(|line| line.contains(words));
+    line.unwrap_or_else(|| panic!("{words:?} is not in {said}")).to_owned()
+}
+
+#[test]
+fn who_has_no_ucx_is_told() {
+    let folder = Folder::new("stub");
+    let absent = PathBuf::from("libnosuchucp.so.0");
+    let mut useless = vec![(absent, "libnosuchucp.so.0")];
+    let mut said_of_own = None;
+    if transport_ucx::check().is_ok() {
+        let words = "is UCX 1.99.0, but only 1.13 to 1.22 are known to work";
+        useless.push((library_that_says(&folder, 1, 99), words));
+        said_of_own = Some("ok    ucx ");
+    }
+    let told = [
+        ("worker", "auto", "TCP carries all transfers, because UCX cannot be used: "),
+        ("worker", "ucx", "worker: --transport ucx: "),
+        ("triptych", "auto", "warn  ucx           TCP carries all transfers: "),
+        ("triptych", "ucx", "FAIL  ucx "),
+    ];
+    // At once, because each waits a while for etcd.
+    std::thread::scope(|scope| {
+        for (library, words) in &useless {
+            for (name, transport, beginning) in told {
+                scope.spawn(move || {
+                    let line = line_about_ucx(name, library, transport, words);
+                    assert!(line.contains(beginning), "{beginning:?} is not in {line}");
+                });
+            }
+        }
+        said_of_own.map(|words| {
+            scope.spawn(move || line_about_ucx("triptych", Path::new("libucp.so.0"), "ucx", words))
+        });
+    });
+}
+
+/// UCX itself, but for the version that it names.
+fn library_that_says(folder: &Folder, major: u32, minor: u32) -> PathBuf {
+    let source = format!(
+        "void ucp_get_version(unsigned *a, unsigned *b, unsigned *c) \
+         {{ *a = {major}; *b = {minor}; *c = 0; }}"
+    );
+    let source = folder.write("stub.c", &source);
+    let library = folder.path().join("libstub.so");
+    // What it lacks is found in the libraries that it needs.
+    let flags = ["-shared", "-fPIC", "-Wl,--no-as-needed", "-o"];
+    let mut compile = Command::new("cc");
+    compile.args(flags).arg(&library).args([&source, "-l:libucp.so.0"]);
+    let (status, said) = output(&mut compile);
+    assert_eq!(status, Some(0), "{said}");
+    library
 }

@@ -83,7 +83,7 @@ fn it_does_not_matter_who_comes_first() {
     let nats = Nats::start();
     let ports = [free_port(), free_port()];
     let etcd_url = format!("http://127.0.0.1:{}", ports[0]);
-    let place = Meeting { etcd_url, nats_url: nats.url(), transport: "tcp" };
+    let place = Meeting::over_tcp(etcd_url, nats.url());
     // The frontend first, then workers, etcd last.
     let frontend = place.role("frontend", &[]);
     let workers = SEPARATE_STAGES.iter().rev().map(|program| place.role(program, &[]));
@@ -153,7 +153,7 @@ fn a_worker_that_still_waits_for_etcd_can_be_stopped() {
     let port = free_port();
     let [etcd_url, nats_url] =
         ["http", "nats"].map(|scheme| format!("{scheme}://127.0.0.1:{port}"));
-    let place = Meeting { etcd_url, nats_url, transport: "tcp" };
+    let place = Meeting::over_tcp(etcd_url, nats_url);
     for program in ["worker", "frontend"] {
         let mut role = place.role(program, &[]);
         role.expect_lack("connecting to etcd at http://127.0.0.1:");
@@ -236,10 +236,10 @@ fn what_cannot_be_reached_is_named_with_its_flag() {
         let last = log.lines().last().unwrap_or_default();
         assert!(last.starts_with(program) && last.contains(flag) && last.contains(url), "{log}");
     };
-    let place = Meeting { etcd_url: nowhere("http"), nats_url: nats.url(), transport: "tcp" };
+    let place = Meeting::over_tcp(nowhere("http"), nats.url());
     for program in ["frontend", "worker"] {
         check(&place, program, "--etcd-endpoints", &place.etcd_url);
     }
-    let place = Meeting { etcd_url: etcd.url(), nats_url: nowhere("nats"), transport: "tcp" };
+    let place = Meeting::over_tcp(etcd.url(), nowhere("nats"));
     check(&place, "decode-worker", "--nats-url", &place.nats_url);
 }

@@ -6,9 +6,9 @@ mod common;
 
 use bench::rng::Rng;
 use common::cluster::Role;
-use common::crowd::{Asked, Sheet};
+use common::crowd::{Asked, Sheet, ask_all as ask_at_once, failures};
 use common::fleet::{Turn, expect_idle_process, one_process, resident_kib, sheet, size, slope};
-use common::questions::{Question, long_questions, questions};
+use common::questions::{Question, brief_questions, long_questions, questions};
 use common::soaker::{Manner, ask};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -39,6 +39,13 @@ const N_WARM_UP: usize = 1000;
 /// twice what the C library's allocator was seen to, over 10,000 requests.
 const GROWTH_KIB_MAX: u64 = 40 << 10;
 
+/// Requests that are nothing but overhead: clients, how many fill what there is to fill, and how
+/// many follow. Growth with each of them is a leak, however small.
+const N_BRIEF_CLIENTS: usize = 16;
+const N_BRIEF_WARM_UP: usize = 5000;
+const N_BRIEF: usize = 10_000;
+const LEAK_BYTES_MAX: u64 = 400;
+
 /// What came of a request.
 struct Outcome {
     manner: Manner,
@@ -56,10 +63,30 @@ fn every_request_ends_once_in_roles_of_one_process() {
     soak("e,p,d");
 }
 
+#[test]
+fn memory_does_not_grow_with_the_number_of_requests() {
+    let _turn = Turn::alone();
+    let server = one_process("agg", &["--engine", "mock", "--mock-step-us", "0"]);
+    let ask = |numbers: std::ops::Range<usize>| {
+        let n = numbers.len();
+        let began = Instant::now();
+        let asked = ask_at_once(&server.system_url, &brief_questions(numbers), n, N_BRIEF_CLIENTS);
+        assert!(failures(&asked).is_empty(), "{:?}", failures(&asked).first());
+        let kib = resident_kib(server.process.id());
+        println!("{n} requests in {:.1?}, {kib} KiB are resident", began.elapsed());
+        kib
+    };
+    let before = ask(0..N_BRIEF_WARM_UP);
+    let after = ask(N_BRIEF_WARM_UP..N_BRIEF_WARM_UP + N_BRIEF);
+    let growth = (after.saturating_sub(before) << 10) / N_BRIEF as u64;
+    println!("{growth} bytes a request");
+    assert!(growth < LEAK_BYTES_MAX, "{growth} bytes a request: {before} KiB, then {after} KiB");
+}
+
 fn soak(roles: &str) {
     let _turn = Turn::alone();
     let sheet = Arc::new(sheet(streamed()));
-    let server = one_process(roles);
+    let server = one_process(roles, &[]);
     let n_blocks = server.metric("triptych_kv_blocks", &["state=\"total\""]);
     let n = size("TRIPTYCH_TEST_STREAM_REQUESTS", 400);
     let began = Instant::now();

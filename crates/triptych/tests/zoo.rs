@@ -43,6 +43,8 @@ fn prompts(index: &str) -> Vec<Value> {
 fn chat(prompt: &Value, seed: u64) -> Value {
     let mut messages = prompt["messages"].clone();
     let mut pictures = prompt["pictures"].as_array().unwrap().iter();
+    // What a client calls its pictures must not stand for what they show.
+    let uuids = vec!["mine"; pictures.len()];
     let contents =
         messages.as_array_mut().unwrap().iter_mut().map(|message| &mut message["content"]);
     for part in contents.filter_map(Value::as_array_mut).flatten() {
@@ -52,7 +54,7 @@ fn chat(prompt: &Value, seed: u64) -> Value {
         }
     }
     json!({"model": "tiny", "messages": messages, "max_tokens": N_TOKENS, "ignore_eos": true,
-           "temperature": 0, "logprobs": true, "top_logprobs": 3})
+           "multi_modal_uuids": uuids, "temperature": 0, "logprobs": true, "top_logprobs": 3})
 }
 
 /// A bitmap of the size of a golden's picture.

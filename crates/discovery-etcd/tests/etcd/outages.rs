@@ -54,6 +54,24 @@ async fn a_registration_outlives_its_lease_many_times() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ends_while_etcd_is_well_is_taken_anew() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let one = instance("one");
+    let _lease = etcd.connect().await.register(one.clone()).await.unwrap();
+    let mut watch = etcd.connect().await.watch();
+    assert_eq!(next_event(&mut watch).await, Snapshot(vec![one.clone()]));
+    let mut client = etcd.client().await;
+    let leases = client.leases().await.unwrap();
+    let [lease] = leases.leases() else { panic!("{leases:?}") };
+    client.lease_revoke(lease.id()).await.unwrap();
+    assert_eq!(next_event(&mut watch).await, Left(one.id));
+    assert_eq!(next_event(&mut watch).await, Joined(one.clone()));
+    // The new one is renewed as well.
+    silence(&mut watch, LEASE_TTL + LEASE_TTL / 2).await;
+    assert!(is_written(&mut client, one.id).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_has_left_soon() {
     let Some(etcd) = Etcd::start().await else { return };
     let mut watch = etcd.connect().await.watch();

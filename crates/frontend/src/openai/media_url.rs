@@ -15,6 +15,9 @@ const ADDRESS_BYTES_MAX: usize = 8 << 10;
 
 const FORMS: &str = "an http(s) URL, a base64 data URL, or the path of a local file";
 
+/// What the names of files of tensors end in; no picture is called so.
+const TENSOR_FILES: [&str; 3] = [".safetensors", ".pt", ".pth"];
+
 /// Clients pad base64 or do not; both are read.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -35,6 +38,9 @@ pub(crate) fn source(
         let got = format!("an address of {} bytes", url.len());
         return Err(wrong_value(path, &got, &format!("at most {ADDRESS_BYTES_MAX} bytes")));
     }
+    if names_tensors(url) {
+        return Err(embeddings(kind, path));
+    }
     if let Some(rest) = strip_scheme(url, "file://") {
         return file_url(rest, path);
     }
@@ -46,6 +52,21 @@ pub(crate) fn source(
         return Ok(MediaSource::Path(url.to_owned()));
     }
     Err(wrong_value(path, "an address of another form", FORMS))
+}
+
+/// Whether the address, without query and fragment, ends as the names of files of tensors do.
+fn names_tensors(url: &str) -> bool {
+    let name = url.split(['?', '#']).next().unwrap_or_default().to_ascii_lowercase();
+    TENSOR_FILES.iter().any(|ending| name.ends_with(ending))
+}
+
+fn embeddings(kind: MediaKind, path: &str) -> ApiError {
+    let wanted = kind.name();
+    let message = format!(
+        "The address in '{path}' is of a file of tensors. Embeddings that were computed elsewhere \
+         are not accepted yet; send the {wanted} itself."
+    );
+    Error::new(ErrorKind::UnsupportedMedia, message).at(path).into()
 }
 
 /// Decodes base64 after checking how much it would be.
@@ -164,6 +185,13 @@ mod tests {
         check("file://elsewhere/tmp/a.png", Err(400));
         check("file:///tmp/%zz", Err(400));
         check("file:///tmp/%00", Err(400));
+        check("/tmp/e.safetensors", Err(415));
+        check("file:///tmp/e.PT", Err(415));
+        check("https://h/e.pth?v=1#a", Err(415));
+        check(
+            "https://h/a.png?from=e.pt",
+            Ok(MediaSource::Url("https://h/a.png?from=e.pt".into())),
+        );
         check("/tmp/\0", Err(400));
         check(&format!("/{}", "a".repeat(ADDRESS_BYTES_MAX)), Err(400));
     }

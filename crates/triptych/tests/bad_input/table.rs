@@ -97,6 +97,10 @@ pub(crate) fn wrong_addresses() -> Vec<Row> {
     let value = |words: &str| refused(400, "invalid_value", words).at(&field);
     let row = |address: &str, how| Row::refused(address, about(address), how);
     let form = "address of another form";
+    let tensors = || {
+        let words = "Embeddings that were computed elsewhere are not accepted yet; send the image";
+        refused(415, "unsupported_media_type", words).at(&field)
+    };
     vec![
         row("", value(form)),
         row("a.png", value(form)),
@@ -112,6 +116,9 @@ pub(crate) fn wrong_addresses() -> Vec<Row> {
         row("data:text/html;base64,AAAA", {
             refused(415, "unsupported_media_type", "of type 'text/html'").at(&field)
         }),
+        row("/tmp/e.safetensors", tensors()),
+        row("file:///tmp/e.pt", tensors()),
+        row("https://example.com/e.pth?version=2", tensors()),
         row("file://elsewhere/tmp/a.png", value("file URL of another form")),
         row("file:///tmp/%zz", value("file URL of another form")),
         row("/tmp/a\0.png", value(form)),

@@ -56,6 +56,8 @@ pub(crate) struct Meeting {
     pub(crate) etcd_url: String,
     pub(crate) nats_url: String,
     pub(crate) transport: &'static str,
+    /// How much processes say (`TRIPTYCH_LOG`), where that is not the usual.
+    pub(crate) log: Option<&'static str>,
 }
 
 impl Cluster {
@@ -66,7 +68,7 @@ impl Cluster {
             return None;
         }
         let (etcd, nats) = (Etcd::start(), Nats::start());
-        let place = Meeting { etcd_url: etcd.url(), nats_url: nats.url(), transport };
+        let place = Meeting { transport, ..Meeting::over_tcp(etcd.url(), nats.url()) };
         Some(Self { etcd, nats, place })
     }
 
@@ -77,10 +79,16 @@ impl Cluster {
 }
 
 impl Meeting {
+    /// For processes that move bytes over TCP.
+    pub(crate) fn over_tcp(etcd_url: String, nats_url: String) -> Self {
+        Self { etcd_url, nats_url, transport: "tcp", log: None }
+    }
+
     /// Starts a program of a role, with more flags. Workers serve the demo model; `triptych` is
     /// `triptych serve`, reachable by the others.
     pub(crate) fn role(&self, name: &str, more: &[&str]) -> Role {
         let mut command = program(name);
+        command.envs(self.log.map(|log| ("TRIPTYCH_LOG", log)));
         if name == "triptych" {
             command.args(["serve", "--discovery-backend", "etcd"]);
         }
@@ -188,8 +196,17 @@ pub(crate) fn get(url: &str) -> Option<(u16, String)> {
 
 /// Status and JSON of the answer to a chat.
 pub(crate) fn post_chat(url: &str, body: &Value) -> (u16, Value) {
+    post_chat_as_part_of(url, body, None)
+}
+
+/// The same with a `traceparent`.
+pub(crate) fn post_chat_as_part_of(url: &str, body: &Value, trace: Option<&str>) -> (u16, Value) {
     let url = format!("{url}/v1/chat/completions");
     let request = agent(PATIENCE).post(url).header("content-type", "application/json");
+    let request = match trace {
+        Some(trace) => request.header("traceparent", trace),
+        None => request,
+    };
     let mut response = request.send(body.to_string()).unwrap();
     let text = response.body_mut().read_to_string().unwrap();
     (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))

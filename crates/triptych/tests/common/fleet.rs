@@ -99,7 +99,10 @@ impl Worker {
             'w' => ("worker", &[]),
             _ => panic!("{letter} is no worker"),
         };
-        let all = [own, &SMALL_CACHES, flags].concat();
+        // The first flag of both may be given once only.
+        let own_caches = flags.contains(&SMALL_CACHES[0]);
+        let caches = if own_caches { &SMALL_CACHES[2..] } else { &SMALL_CACHES };
+        let all = [own, caches, flags].concat();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         Self { letter, role: place.role(name, &all), flags }
     }
@@ -273,11 +276,11 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
 }
 
 /// `triptych serve` with `roles`: one process that answers clients, and on the same port says what
-/// a system port would.
-pub(crate) fn one_process(roles: &str) -> Role {
+/// a system port would. `flags` are more of them.
+pub(crate) fn one_process(roles: &str, flags: &[&str]) -> Role {
     let mut command = program("triptych");
     command.args(["serve", "--roles", roles, "--http-host", "127.0.0.1", "--http-port", "0"]);
-    command.args(SMALL_CACHES).arg("--model-path").arg(demo_model());
+    command.args(SMALL_CACHES).args(flags).arg("--model-path").arg(demo_model());
     let process = Process::spawn("triptych serve", &mut command);
     let system_url = url_in(&process.expect_line(" serving "));
     Role { process, system_url }
@@ -291,5 +294,5 @@ pub(crate) fn expect_idle_process(role: &Role, within: Duration) -> Duration {
 
 /// The answers of `triptych serve`, all roles in one process, to `questions`.
 pub(crate) fn sheet(questions: Vec<Question>) -> Sheet {
-    Sheet::fill(&one_process("agg").system_url, questions)
+    Sheet::fill(&one_process("agg", &[]).system_url, questions)
 }

@@ -54,6 +54,12 @@ pub(crate) fn questions(n: usize) -> Vec<Question> {
     (0..n).map(question).collect()
 }
 
+/// Questions in a word, one for each number, with answers as short as they get.
+pub(crate) fn brief_questions(numbers: std::ops::Range<usize>) -> Vec<Question> {
+    let question = |number: usize| chat(vec![user(&[], &format!("Hello {number}!"))], 2);
+    numbers.map(question).collect()
+}
+
 /// Questions that take a while: each about a picture, with a long answer.
 pub(crate) fn long_questions(n: usize, n_tokens: u32) -> Vec<Question> {
     let question = |idx: usize| {
@@ -67,14 +73,37 @@ pub(crate) fn long_questions(n: usize, n_tokens: u32) -> Vec<Question> {
 
 /// A question without a picture, with a long answer.
 pub(crate) fn long_greeting(n_tokens: u32) -> Question {
-    let mut question = chat(vec![user(&[], "Hello!")], n_tokens);
+    long_answer_to("Hello!", n_tokens)
+}
+
+/// The same after a prompt of about as many tokens.
+pub(crate) fn long_prompt(n_prompt_tokens: usize, n_tokens: u32) -> Question {
+    long_answer_to(&"a ".repeat(n_prompt_tokens), n_tokens)
+}
+
+fn long_answer_to(words: &str, n_tokens: u32) -> Question {
+    let mut question = chat(vec![user(&[], words)], n_tokens);
     question.body["ignore_eos"] = json!(true);
     question
 }
 
 /// A question about a picture file of the demo model.
 pub(crate) fn about_sample(words: &str, name: &str, answer: &str) -> Question {
-    let bytes = std::fs::read(demo_model().join("samples").join(name)).unwrap();
+    about_file(words, (name, sample(name)), answer)
+}
+
+/// The same about a file of `n_bytes`: what follows the end of a picture is ignored.
+pub(crate) fn about_padded(words: &str, name: &str, answer: &str, n_bytes: usize) -> Question {
+    let mut bytes = sample(name);
+    bytes.resize(n_bytes, 0);
+    about_file(words, (name, bytes), answer)
+}
+
+fn sample(name: &str) -> Vec<u8> {
+    std::fs::read(demo_model().join("samples").join(name)).unwrap()
+}
+
+fn about_file(words: &str, (name, bytes): (&str, Vec<u8>), answer: &str) -> Question {
     let media_type = if name.ends_with(".png") { "image/png" } else { "image/jpeg" };
     let mut question = chat(vec![user(&[part(media_type, &bytes)], words)], 64);
     question.expected = Some(answer.to_owned());
