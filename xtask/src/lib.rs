@@ -3,6 +3,7 @@
 //! Each check takes a [`workspace::Workspace`] and answers with one line per problem. Knows nothing
 //! of what the crates do.
 
+pub mod deploy;
 pub mod docs;
 pub mod layers;
 pub mod names;

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 use xtask::workspace::Workspace;
-use xtask::{docs, layers, tidy, wrap};
+use xtask::{deploy, docs, layers, tidy, wrap};
 
 type Chore = fn(&Workspace) -> Vec<String>;
 
@@ -13,6 +13,7 @@ const CHECKS: &[(&str, &str, Chore)] = &[
     ("layers", "which crate uses what it must not", layers::problems),
     ("tidy", "which file breaks the rules of form", tidy::problems),
     ("docs", "which document says what is not so", docs::problems),
+    ("deploy", "what the containers' files name that is not there", deploy::problems),
 ];
 /// What rewrites files.
 const REPAIRS: &[(&str, &str, Chore)] = &[("wrap", "comments that were too long", wrap::wrap)];
