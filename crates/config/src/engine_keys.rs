@@ -152,8 +152,9 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         path: "cache_transceiver_config.kv_transfer_timeout_ms",
         flag: None,
-        help: "Longest time that a transfer between roles may take without progress, in \
-               milliseconds.",
+        help: "Longest time that a transfer between roles may take, of a picture's rows or of a \
+               prompt's KV blocks, in milliseconds; beside it a transfer has a second for each \
+               20 MB. Where the two roles differ, the shorter time counts.",
         slot: |args| Slot::Count(&mut args.kv_transfer_timeout_ms, 1..=3_600_000),
     },
     Key {

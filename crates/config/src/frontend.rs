@@ -44,7 +44,8 @@ pub struct FrontendFlags {
         default_value_t = 600
     )]
     pub first_token_timeout_s: u64,
-    /// Longest silence between tokens, in seconds; then the stream ends with an error.
+    /// Longest silence between tokens, in seconds; then the stream ends with an error. Behind the
+    /// first token it covers the moving of the prompt to a decode worker.
     #[arg(
         long,
         env = "TRIPTYCH_IDLE_STREAM_TIMEOUT_S",

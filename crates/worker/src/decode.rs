@@ -39,7 +39,8 @@ async fn generate(shared: &Shared, mut run: Run, replies: &mut ReplySender<Reply
             return Err(Error::internal("the engine did not begin with the import"));
         }
     };
-    let guard = pull::blocks(shared, handoff.handle, &missing, guard).await?;
+    let from = (handoff.handle, handoff.transfer_time);
+    let guard = pull::blocks(shared, from, &missing, guard).await?;
     shared.engine.imported(id);
     replies.send(Reply::Pulled).await?;
     let n_running = handoff.first.iter().flatten().count();

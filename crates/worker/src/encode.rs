@@ -7,12 +7,13 @@ use crate::media_memory::MediaHold;
 use crate::pull::rows_region;
 use crate::rows::{Promise, RowsResult};
 use crate::sequence::AbortOnDrop;
-use crate::worker::{LEASE_TIME, ROWS_DEADLINE, Shared};
+use crate::terms::{Terms, lend_time, transfer_time};
+use crate::worker::Shared;
 use engine::{EncodeJob, Used};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use planes::{LeasedMemory, RemoteHandle, ReplySender, random};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tensor::SlabRange;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -31,14 +32,19 @@ enum Done {
 
 /// Encodes the media of a request for peers: describes each as soon as it can, and keeps the rows
 /// for as long as the caller keeps the stream.
-pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
+pub(crate) async fn run(
+    shared: &Shared,
+    run: Run,
+    terms: &Terms,
+    replies: &mut ReplySender<Reply>,
+) -> Result<()> {
     // An id of this call's own: a request that comes again must not meet its former self.
     let id = random::request_id();
     let _abort = AbortOnDrop::request(&shared.engine, id);
-    let held = hold_media(shared, &run.media).await?;
+    let held = hold_media(shared, &run.media, terms).await?;
     let look_at = |((item_idx, medium), held)| look_at(shared, item_idx, medium, held);
     let media = (0..).zip(&run.media).zip(held);
-    let mut work = Work { shared, id, steps: media.map(look_at).collect() };
+    let mut work = Work { shared, terms, id, steps: media.map(look_at).collect() };
     let described = work.describe(run.media.len(), replies);
     // After that a caller may well leave early: prefill may have the rows in its cache.
     let mut kept = counting_cancellation(&shared.recorder, Stage::Encode, described).await?;
@@ -48,13 +54,14 @@ pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Rep
         }
     }
     // The caller ends the stream when it has what it wants; nobody keeps rows for ever.
-    let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
+    let _ = timeout(terms.patience(), futures::future::pending::<()>()).await;
     Err(Error::new(ErrorKind::Timeout, "nobody came for the rows"))
 }
 
 /// The work on the media of one call.
 struct Work<'a> {
     shared: &'a Shared,
+    terms: &'a Terms,
     id: RequestId,
     steps: FuturesUnordered<BoxFuture<'a, Result<Done>>>,
 }
@@ -67,7 +74,7 @@ impl Work<'_> {
         n_media: usize,
         replies: &mut ReplySender<Reply>,
     ) -> Result<Vec<Promise>> {
-        let (shared, id) = (self.shared, self.id);
+        let (shared, terms, id) = (self.shared, self.terms, self.id);
         let (mut n_described, mut kept) = (0, Vec::new());
         while n_described < n_media
             && let Some(done) = self.steps.next().await
@@ -79,7 +86,8 @@ impl Work<'_> {
                     let item = Item { item: medium.item.clone(), rows };
                     replies.send(Reply::Described { item_idx, item }).await?;
                     n_described += 1;
-                    self.steps.push(deliver(shared, medium, (id, item_idx), promise).boxed());
+                    let deliver = deliver(shared, medium, (id, item_idx), promise, terms);
+                    self.steps.push(deliver.boxed());
                 }
                 Done::Delivered(promise) => kept.push(promise),
             }
@@ -98,8 +106,13 @@ fn look_at<'a>(
 }
 
 /// Memory for the encoded bytes of each of these media.
-pub(crate) async fn hold_media(shared: &Shared, media: &[Medium]) -> Result<Vec<MediaHold>> {
-    shared.media_memory.hold(media, shared.media.limits.max_bytes as u64).await
+pub(crate) async fn hold_media(
+    shared: &Shared,
+    media: &[Medium],
+    terms: &Terms,
+) -> Result<Vec<MediaHold>> {
+    let file_bytes_max = shared.media.limits.max_bytes as u64;
+    shared.media_memory.hold(media, file_bytes_max, terms.patience()).await
 }
 
 fn ticket(shared: &Shared, promise: &Promise, request: RequestId, item_idx: u32) -> Ticket {
@@ -112,6 +125,7 @@ async fn deliver(
     medium: Described,
     (id, item_idx): (RequestId, u32),
     promise: Promise,
+    terms: &Terms,
 ) -> Result<Done> {
     let n_bytes = medium.n_row_bytes(shared);
     let rows = match shared.room.ahead(n_bytes) {
@@ -119,12 +133,12 @@ async fn deliver(
         // Memory is scarce: it goes to rows that somebody has room for already.
         None => {
             promise.wanted().await;
-            let rows = shared.room.all(&[n_bytes], ROWS_DEADLINE).await;
+            let rows = shared.room.all(&[n_bytes], terms.patience()).await;
             rows.and_then(|mut rows| rows.pop().ok_or_else(|| Error::internal("no range")))
         }
     };
     promise.keep(match rows {
-        Ok(rows) => encode(shared, medium, (id, item_idx), (rows, Used::Elsewhere)).await,
+        Ok(rows) => encode(shared, medium, (id, item_idx), (rows, Used::Elsewhere), terms).await,
         Err(failure) => Err(failure),
     });
     Ok(Done::Delivered(promise))
@@ -136,8 +150,9 @@ pub(crate) async fn encode(
     medium: Described,
     (id, item_idx): (RequestId, u32),
     (rows, used): (SlabRange, Used),
+    terms: &Terms,
 ) -> RowsResult {
-    let media = medium.prepare(shared).await?;
+    let media = medium.prepare(shared, terms).await?;
     let (sender, receiver) = oneshot::channel();
     let job = EncodeJob { id, item_idx: item_idx as usize, media, rows, used };
     // Whoever waited may have gone; then the rows are simply dropped.
@@ -154,17 +169,18 @@ pub(crate) async fn lend_rows(
 ) -> Result<()> {
     let rows = shared.rows.take(ticket).await?;
     let n_bytes = rows.n_bytes();
-    let handle =
-        lend(shared, LeasedMemory { regions: vec![rows_region(&rows)], keep: Box::new(rows) })?;
+    let memory = LeasedMemory { regions: vec![rows_region(&rows)], keep: Box::new(rows) };
+    let time = lend_time(transfer_time(shared.kv_transfer_deadline, n_bytes));
+    let handle = lend(shared, memory, time)?;
     let _lease = ReleaseOnDrop { shared, handle: handle.clone() };
     replies.send(Reply::Rows { handle, n_bytes }).await?;
-    let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
-    Ok(())
+    let _ = timeout(time, futures::future::pending::<()>()).await;
+    Err(Error::new(ErrorKind::Timeout, "the embedding rows were not read in time"))
 }
 
-/// Grants a lease on memory of this worker.
-pub(crate) fn lend(shared: &Shared, memory: LeasedMemory) -> Result<RemoteHandle> {
-    let (lease, secret) = shared.leases.grant(memory, Instant::now() + LEASE_TIME)?;
+/// Grants a lease on memory of this worker, for `time`.
+pub(crate) fn lend(shared: &Shared, memory: LeasedMemory, time: Duration) -> Result<RemoteHandle> {
+    let (lease, secret) = shared.leases.grant(memory, Instant::now() + time)?;
     let transports = shared.transports.clone();
     Ok(RemoteHandle { owner: shared.address.clone(), transports, lease, secret })
 }

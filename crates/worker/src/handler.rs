@@ -1,8 +1,8 @@
 //! What a worker does with a call: run stages, wait for rows, or send its card.
 
-use crate::worker::{LEASE_TIME, Shared};
+use crate::terms::{Terms, lend_time, transfer_time};
+use crate::worker::Shared;
 use crate::{decode, encode, prefill};
-use bytes::Bytes;
 use futures::StreamExt;
 use planes::{Call, Handler, Replies, ReplySender, reply_stream};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl Handler for WorkerHandler {
         let replies = reply_stream(move |replies| {
             let answer = async move {
                 let _running = running;
-                answer(shared, call.body, replies).await
+                answer(shared, call, replies).await
             };
             answer.instrument(span)
         });
@@ -33,8 +33,10 @@ impl Handler for WorkerHandler {
     }
 }
 
-async fn answer(shared: Arc<Shared>, body: Bytes, mut replies: ReplySender<Reply>) -> Result<()> {
-    match run_request(&shared, wire::decode_request(body)?, &mut replies).await {
+async fn answer(shared: Arc<Shared>, call: Call, mut replies: ReplySender<Reply>) -> Result<()> {
+    let terms = Terms::of(&call);
+    let request = wire::decode_request(call.body)?;
+    match run_request(&shared, request, &terms, &mut replies).await {
         // The caller must not take our peer's loss for our own.
         Err(Error { kind: ErrorKind::PeerLost, message, .. }) => {
             replies.send(Reply::Stranded { why: message }).await
@@ -46,10 +48,11 @@ async fn answer(shared: Arc<Shared>, body: Bytes, mut replies: ReplySender<Reply
 async fn run_request(
     shared: &Shared,
     request: Request,
+    terms: &Terms,
     replies: &mut ReplySender<Reply>,
 ) -> Result<()> {
     match request {
-        Request::Run(run) => run_stages(shared, *run, replies).await,
+        Request::Run(run) => run_stages(shared, *run, terms, replies).await,
         Request::AwaitRows(ticket) => encode::lend_rows(shared, &ticket, replies).await,
         Request::FetchCard => send_card(shared, replies).await,
         Request::FinishChoice { request, choice } => {
@@ -59,29 +62,38 @@ async fn run_request(
             Ok(())
         }
         Request::Reserve { n_tokens, n_choices } => {
-            reserve(shared, n_tokens as usize, n_choices as usize, replies).await
+            reserve(shared, (n_tokens as usize, n_choices as usize), terms, replies).await
         }
     }
 }
 
-/// Promises room for a prompt for as long as the caller keeps the stream.
+/// Promises room for a prompt for as long as the caller keeps the stream: while prefill computes
+/// it, and while its blocks are on their way.
 async fn reserve(
     shared: &Shared,
-    n_tokens: usize,
-    n_choices: usize,
+    (n_tokens, n_choices): (usize, usize),
+    terms: &Terms,
     replies: &mut ReplySender<Reply>,
 ) -> Result<()> {
     let _credit = shared.credits.promise(&shared.engine, n_tokens, n_choices).await?;
     replies.send(Reply::Reserved).await?;
-    let _ = timeout(LEASE_TIME, futures::future::pending::<()>()).await;
+    let layout = &shared.engine.kv().layout;
+    let n_bytes = n_tokens.div_ceil(layout.block_size) * layout.block_bytes();
+    let keep = terms.patience() + lend_time(transfer_time(shared.kv_transfer_deadline, n_bytes));
+    let _ = timeout(keep, futures::future::pending::<()>()).await;
     Err(Error::new(ErrorKind::Timeout, "nobody used the promised room"))
 }
 
-async fn run_stages(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
+async fn run_stages(
+    shared: &Shared,
+    run: Run,
+    terms: &Terms,
+    replies: &mut ReplySender<Reply>,
+) -> Result<()> {
     if run.stages.has(Stage::Prefill) {
-        prefill::run(shared, run, replies).await
+        prefill::run(shared, run, terms, replies).await
     } else if run.stages == Stages::of(&[Stage::Encode]) {
-        encode::run(shared, run, replies).await
+        encode::run(shared, run, terms, replies).await
     } else if run.stages == Stages::of(&[Stage::Decode]) {
         decode::run(shared, run, replies).await
     } else {

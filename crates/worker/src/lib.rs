@@ -22,6 +22,7 @@ mod room;
 mod rows;
 mod running;
 mod sequence;
+mod terms;
 mod worker;
 
 pub use worker::{MediaPolicy, Worker, WorkerParts, WorkerView};

@@ -4,8 +4,8 @@
 //! How large a medium is that must be fetched is not known before. So each gets what is usual, and
 //! whatever is larger must find the rest free when it comes: it does not wait while it holds.
 
-use crate::worker::ROWS_DEADLINE;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use types::{Error, ErrorKind, Result};
@@ -36,13 +36,14 @@ impl MediaMemory {
         Self { units: Arc::new(Semaphore::new(n_units as usize)), n_units }
     }
 
-    /// Takes memory for each of `media`, waiting for the turn of all.
+    /// Takes memory for each of `media`, waiting for the turn of all, for `patience` at most.
     ///
     /// Errors: more than there is (`TooLarge`), or none became free (`Overloaded`).
     pub(crate) async fn hold(
         &self,
         media: &[Medium],
         file_bytes_max: u64,
+        patience: Duration,
     ) -> Result<Vec<MediaHold>> {
         let unknown = N_USUAL_BYTES.min(file_bytes_max).min(self.fair_share(media.len()));
         let sizes = media.iter().map(|medium| n_units(n_bytes(medium, file_bytes_max, unknown)));
@@ -52,7 +53,7 @@ impl MediaMemory {
             let message = "the media of this request are more than this server holds at once";
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
-        let mut all = self.take(n_all).await?;
+        let mut all = self.take(n_all, patience).await?;
         let one = |size| {
             let held = all.split(size as usize)?;
             Some(MediaHold { units: Arc::clone(&self.units), held })
@@ -62,13 +63,17 @@ impl MediaMemory {
     }
 
     /// Waits for `n_bytes`, or for all there is where that is less. Errors: as for `hold`.
-    pub(crate) async fn share(&self, n_bytes: u64) -> Result<OwnedSemaphorePermit> {
-        self.take(n_units(n_bytes).min(self.n_units)).await
+    pub(crate) async fn share(
+        &self,
+        n_bytes: u64,
+        patience: Duration,
+    ) -> Result<OwnedSemaphorePermit> {
+        self.take(n_units(n_bytes).min(self.n_units), patience).await
     }
 
-    async fn take(&self, n_units: u32) -> Result<OwnedSemaphorePermit> {
+    async fn take(&self, n_units: u32, patience: Duration) -> Result<OwnedSemaphorePermit> {
         let turn = Arc::clone(&self.units).acquire_many_owned(n_units);
-        timeout(ROWS_DEADLINE, turn).await.map_err(|_| full())?.map_err(|_| full())
+        timeout(patience, turn).await.map_err(|_| full())?.map_err(|_| full())
     }
 
     /// What each of `n_media` can have if they have all there is, in bytes.
@@ -123,6 +128,7 @@ mod tests {
     use types::media::MediaKind;
 
     const FILE_BYTES_MAX: u64 = 1 << 20;
+    const LONG: Duration = Duration::from_secs(60);
 
     fn medium(source: MediumSource) -> Medium {
         Medium {
@@ -141,12 +147,15 @@ mod tests {
     #[tokio::test]
     async fn a_request_holds_all_its_media_or_none() {
         let memory = MediaMemory::new(4096);
-        let held = memory.hold(&[inline(1000), inline(2000)], FILE_BYTES_MAX).await.unwrap();
+        let held = memory.hold(&[inline(1000), inline(2000)], FILE_BYTES_MAX, LONG).await.unwrap();
         assert_eq!(memory.units.available_permits(), 1);
-        let refused = memory.hold(&[inline(5000)], FILE_BYTES_MAX).await.err().unwrap();
+        let refused = memory.hold(&[inline(5000)], FILE_BYTES_MAX, LONG).await.err().unwrap();
         assert_eq!(refused.kind, ErrorKind::TooLarge);
         let large = [inline(4096)];
-        let waiting = memory.hold(&large, FILE_BYTES_MAX);
+        let soon = Duration::from_millis(1);
+        let late = memory.hold(&large, FILE_BYTES_MAX, soon).await.err().unwrap();
+        assert_eq!(late.kind, ErrorKind::Overloaded);
+        let waiting = memory.hold(&large, FILE_BYTES_MAX, LONG);
         let (waited, ()) = tokio::join!(waiting, async { drop(held) });
         assert!(waited.is_ok());
     }
@@ -156,7 +165,7 @@ mod tests {
         let memory = MediaMemory::new(8 << 10);
         let url = || medium(MediumSource::Url("http://a.example/".to_owned()));
         let many: Vec<Medium> = (0..4).map(|_| url()).collect();
-        let mut held = memory.hold(&many, FILE_BYTES_MAX).await.unwrap();
+        let mut held = memory.hold(&many, FILE_BYTES_MAX, LONG).await.unwrap();
         assert_eq!(memory.units.available_permits(), 0, "a fair share for each");
         let mut first = held.remove(0);
         assert_eq!(first.grow(2 << 10), Ok(()));
@@ -172,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_needs_more_than_there_is_gets_all() {
         let memory = MediaMemory::new(4096);
-        let all = memory.share(1 << 30).await.unwrap();
+        let all = memory.share(1 << 30, LONG).await.unwrap();
         assert_eq!(memory.units.available_permits(), 0);
         drop(all);
         assert_eq!(memory.units.available_permits(), 4);

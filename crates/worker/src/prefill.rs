@@ -7,7 +7,8 @@ use crate::events::{Events, events};
 use crate::media_items::{Described, describe, n_row_bytes};
 use crate::pull;
 use crate::sequence::{AbortOnDrop, Choices, expand_prompt};
-use crate::worker::{LEASE_TIME, ROWS_DEADLINE, Shared};
+use crate::terms::{Terms, lend_time, transfer_time};
+use crate::worker::Shared;
 use engine::{Engine, SeqEvent, SeqRequest, Until, Used};
 use futures::future::{self, BoxFuture, try_join_all};
 use futures::stream::FuturesUnordered;
@@ -23,7 +24,7 @@ use types::kv::KvLayout;
 use types::media::MediaItem;
 use types::output::OutputToken;
 use types::stage::Stage;
-use types::{Error, RequestId, Result, TokenId};
+use types::{Error, ErrorKind, RequestId, Result, TokenId};
 use wire::message::{Item, KvHandoff, Reply, Run, Ticket};
 
 /// Where the rows of one item come from.
@@ -35,11 +36,16 @@ enum RowsSource {
 }
 
 /// Runs a prompt, and the rest of the answer too when decode is among the stages.
-pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Reply>) -> Result<()> {
+pub(crate) async fn run(
+    shared: &Shared,
+    run: Run,
+    terms: &Terms,
+    replies: &mut ReplySender<Reply>,
+) -> Result<()> {
     let id = random::request_id();
-    let work = compute(shared, run, id, replies);
+    let work = compute(shared, run, (id, terms), replies);
     match counting_cancellation(&shared.recorder, Stage::Prefill, work).await? {
-        Some(exported) => hand_over(shared, id, exported, replies).await,
+        Some(exported) => hand_over(shared, (id, terms), exported, replies).await,
         None => Ok(()),
     }
 }
@@ -48,10 +54,10 @@ pub(crate) async fn run(shared: &Shared, run: Run, replies: &mut ReplySender<Rep
 async fn compute(
     shared: &Shared,
     run: Run,
-    id: RequestId,
+    (id, terms): (RequestId, &Terms),
     replies: &mut ReplySender<Reply>,
 ) -> Result<Option<Exported>> {
-    let (items, sources) = media(shared, &run, replies).await?;
+    let (items, sources) = media(shared, &run, terms, replies).await?;
     let request = seq_request(shared, &run, id, &items)?;
     let n_prompt = request.prompt.tokens.len();
     let (sink, mut events) = events();
@@ -59,7 +65,8 @@ async fn compute(
     let _running = shared.running.begin(run.id, id);
     shared.engine.submit(request, sink)?;
     let sizes = items.iter().map(|item| n_row_bytes(shared, item)).collect();
-    let work = Work { shared, id, sizes, sources: sources.into_iter().map(Some).collect() };
+    let sources = sources.into_iter().map(Some).collect();
+    let work = Work { shared, terms, id, sizes, sources };
     let exported = follow(work, &run, (n_prompt, &mut events), replies);
     let exported = exported.instrument(debug_span!("prefill.run")).await?;
     // Of what has ended the engine keeps nothing; and for exported blocks the lease decides from
@@ -72,6 +79,7 @@ async fn compute(
 async fn media(
     shared: &Shared,
     run: &Run,
+    terms: &Terms,
     replies: &mut ReplySender<Reply>,
 ) -> Result<(Vec<MediaItem>, Vec<RowsSource>)> {
     if !run.stages.has(Stage::Encode) {
@@ -82,7 +90,7 @@ async fn media(
         let sources = run.items.iter().map(there).collect::<Result<_>>()?;
         return Ok((run.items.iter().map(|item| item.item.clone()).collect(), sources));
     }
-    let held = hold_media(shared, &run.media).await?;
+    let held = hold_media(shared, &run.media, terms).await?;
     let describe = |(medium, held)| describe(shared, medium, held);
     let described = try_join_all(run.media.iter().zip(held).map(describe)).await?;
     let items: Vec<MediaItem> = described.iter().map(|medium| medium.item.clone()).collect();
@@ -122,6 +130,7 @@ pub(crate) fn block_root(shared: &Shared, cache_salt: &str) -> BlockKey {
 /// A sequence and the rows it still needs.
 struct Work<'a> {
     shared: &'a Shared,
+    terms: &'a Terms,
     id: RequestId,
     /// Bytes of the rows of each item.
     sizes: Vec<usize>,
@@ -143,11 +152,11 @@ type Supply<'a> = BoxFuture<'a, Result<Supplied>>;
 impl<'a> Work<'a> {
     /// Waits for memory for the rows of all these items at once.
     fn find_room(&self, needed: Vec<usize>) -> Supply<'a> {
-        let shared = self.shared;
+        let (shared, terms) = (self.shared, self.terms);
         let sizes: Vec<usize> =
             needed.iter().filter_map(|&idx| self.sizes.get(idx).copied()).collect();
         async move {
-            let ranges = shared.room.all(&sizes, ROWS_DEADLINE).await?;
+            let ranges = shared.room.all(&sizes, terms.patience()).await?;
             Ok(Supplied::Room(needed.into_iter().zip(ranges).collect()))
         }
         .boxed()
@@ -157,15 +166,17 @@ impl<'a> Work<'a> {
     fn supply(&mut self, item_idx: usize, into: SlabRange) -> Result<Supply<'a>> {
         let source = self.sources.get_mut(item_idx).and_then(Option::take);
         let source = source.ok_or_else(|| Error::internal("rows were needed twice"))?;
-        let (shared, id) = (self.shared, self.id);
+        let (shared, terms, id) = (self.shared, self.terms, self.id);
         Ok(async move {
             match source {
                 RowsSource::Here(medium) => {
-                    encode(shared, medium, (id, item_idx as u32), (into, Used::Here)).await?;
+                    let item = (id, item_idx as u32);
+                    encode(shared, medium, item, (into, Used::Here), terms).await?;
                     Ok(Supplied::Done)
                 }
                 RowsSource::There(ticket) => {
-                    Ok(Supplied::Rows(item_idx, pull::rows(shared, &ticket, into).await?))
+                    let rows = pull::rows(shared, &ticket, into, terms).await?;
+                    Ok(Supplied::Rows(item_idx, rows))
                 }
             }
         }
@@ -275,17 +286,21 @@ impl Drop for ReleaseBlocks {
     }
 }
 
-/// Leases the blocks to whoever decodes, for as long as the caller keeps the stream.
+/// Leases the blocks to whoever decodes, for as long as the caller keeps the stream: until decode
+/// has room for them, and while they are read.
 async fn hand_over(
     shared: &Shared,
-    id: RequestId,
+    (id, terms): (RequestId, &Terms),
     exported: Exported,
     replies: &mut ReplySender<Reply>,
 ) -> Result<()> {
     let kv = shared.engine.kv();
     let keep = ReleaseBlocks { engine: shared.engine.clone(), id };
     let regions = exported.blocks.iter().map(|&block| pull::block_region(kv, block)).collect();
-    let handle = lend(shared, LeasedMemory { regions, keep: Box::new(keep) })?;
+    let n_bytes = exported.blocks.len() * kv.layout.block_bytes();
+    let transfer_time = transfer_time(shared.kv_transfer_deadline, n_bytes);
+    let time = terms.patience() + lend_time(transfer_time);
+    let handle = lend(shared, LeasedMemory { regions, keep: Box::new(keep) }, time)?;
     let _lease = ReleaseOnDrop { shared, handle: handle.clone() };
     let handoff = KvHandoff {
         handle,
@@ -293,10 +308,11 @@ async fn hand_over(
         n_tokens: exported.n_tokens,
         positions_delta: exported.positions_delta,
         first: exported.first,
+        transfer_time,
     };
     replies.send(Reply::Handoff(handoff)).await?;
-    let _ = timeout(LEASE_TIME, future::pending::<()>()).await;
-    Ok(())
+    let _ = timeout(time, future::pending::<()>()).await;
+    Err(Error::new(ErrorKind::Timeout, "the KV blocks were not read in time"))
 }
 
 /// The layout of this worker's KV blocks, as it travels.

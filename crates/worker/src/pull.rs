@@ -1,7 +1,8 @@
 //! Bytes that this worker fetches from peers: embedding rows and KV blocks.
 
 use crate::sequence::AbortOnDrop;
-use crate::worker::{ROWS_DEADLINE, Shared};
+use crate::terms::{Terms, transfer_time};
+use crate::worker::Shared;
 use futures::StreamExt;
 use planes::{Call, Destination, Memory, Region, RemoteHandle, Source};
 use std::sync::Arc;
@@ -13,18 +14,16 @@ use tracing::{Instrument, debug_span};
 use types::{Error, ErrorKind, Result};
 use wire::message::{Reply, Request, Ticket};
 
-/// A long prompt's blocks get time for their size beside the deadline, at this rate.
-const SLOWEST_BYTES_PER_S: f64 = 20e6;
-
-/// The rows of a ticket, waited for and copied into `into`.
+/// The rows of a ticket, waited for and copied into `into`, on the terms of the call that needs
+/// them.
 pub(crate) async fn rows(
     shared: &Shared,
     ticket: &Ticket,
     into: SlabRange,
+    terms: &Terms,
 ) -> Result<Arc<SlabRange>> {
-    let late = |_| Error::new(ErrorKind::Timeout, "the embedding rows did not come in time");
-    let pull = pull_rows(shared, ticket, into).instrument(debug_span!("prefill.pull"));
-    timeout(ROWS_DEADLINE, pull).await.map_err(late)?.map_err(of_peer)
+    let pull = pull_rows(shared, ticket, into, terms);
+    pull.instrument(debug_span!("prefill.pull")).await.map_err(of_peer)
 }
 
 /// A failure of the peer that we read from, as one of this request. A peer that is not there, and
@@ -40,12 +39,19 @@ pub(crate) fn of_peer(failure: Error) -> Error {
     failure
 }
 
-async fn pull_rows(shared: &Shared, ticket: &Ticket, into: SlabRange) -> Result<Arc<SlabRange>> {
+async fn pull_rows(
+    shared: &Shared,
+    ticket: &Ticket,
+    into: SlabRange,
+    terms: &Terms,
+) -> Result<Arc<SlabRange>> {
     let body = wire::encode_request(&Request::AwaitRows(ticket.clone()));
-    let call = Call { deadline: ROWS_DEADLINE, trace: String::new(), body };
+    let call = Call { deadline: terms.patience(), trace: terms.trace.clone(), body };
     let mut replies = shared.planes.messaging.call(&ticket.owner, call);
+    let late = |_| Error::new(ErrorKind::Timeout, "the embedding rows did not come in time");
     let ended = || Error::new(ErrorKind::PeerLost, "the encoder did not answer");
-    let reply = wire::decode_reply(replies.next().await.ok_or_else(ended)??)?;
+    let first = timeout(terms.patience(), replies.next()).await.map_err(late)?;
+    let reply = wire::decode_reply(first.ok_or_else(ended)??)?;
     let Reply::Rows { handle, n_bytes } = reply else { return Err(ended()) };
     if n_bytes != into.n_bytes() {
         let message = format!("{n_bytes} bytes of rows came, {} were planned", into.n_bytes());
@@ -56,9 +62,10 @@ async fn pull_rows(shared: &Shared, ticket: &Ticket, into: SlabRange) -> Result<
     let source = Source { region_idx: 0, offset: 0 };
     let began = Instant::now();
     let read = shared.planes.transport.read(handle, vec![source], into);
+    let read = timeout(transfer_time(shared.kv_transfer_deadline, n_bytes), read);
     let read = tokio::select! {
         biased;
-        read = read => read?,
+        read = read => read.map_err(late)??,
         // Its silence is noticed here long before the transport gives up.
         end = replies.next() => return Err(end.and_then(Result::err).unwrap_or_else(ended)),
     };
@@ -69,13 +76,14 @@ async fn pull_rows(shared: &Shared, ticket: &Ticket, into: SlabRange) -> Result<
     range.map(|range| Arc::new(*range)).map_err(|_| Error::internal("a read lost its memory"))
 }
 
-/// Copies KV blocks (index in the prompt, local block) into this worker's pool.
+/// Copies KV blocks (index in the prompt, local block) into this worker's pool, within the time
+/// that both this worker and the lender allow.
 ///
 /// `guard` keeps the local blocks reserved until no byte can land in them any more, even when the
 /// future is dropped half-way.
 pub(crate) async fn blocks(
     shared: &Shared,
-    from: RemoteHandle,
+    (from, lent_for): (RemoteHandle, Duration),
     missing: &[(usize, u32)],
     guard: AbortOnDrop,
 ) -> Result<AbortOnDrop> {
@@ -86,8 +94,8 @@ pub(crate) async fn blocks(
     let into = Destination { regions, keep: Box::new(guard) };
     let read = shared.planes.transport.read(from, sources, into);
     let n_bytes = missing.len() * kv.layout.block_bytes();
-    let for_bytes = Duration::from_secs_f64(n_bytes as f64 / SLOWEST_BYTES_PER_S);
-    let read = timeout(shared.kv_transfer_deadline + for_bytes, read);
+    let time = transfer_time(shared.kv_transfer_deadline, n_bytes).min(lent_for);
+    let read = timeout(time, read);
     let late = |_| Error::new(ErrorKind::Timeout, "the KV blocks did not come in time");
     let began = Instant::now();
     let read = read.instrument(debug_span!("decode.pull")).await.map_err(late)?.map_err(of_peer)?;

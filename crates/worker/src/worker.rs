@@ -26,12 +26,6 @@ use types::content::Digest;
 use types::prompt::Placeholder;
 use types::stage::{Stage, Stages};
 
-/// How long rows and KV blocks are kept for a peer that neither reads nor lets go.
-pub(crate) const LEASE_TIME: Duration = Duration::from_secs(120);
-
-/// Longest wait for rows that a peer is computing, and for room to put them.
-pub(crate) const ROWS_DEADLINE: Duration = Duration::from_secs(120);
-
 /// Which media a worker reads.
 #[derive(Debug, Clone)]
 pub struct MediaPolicy {
@@ -69,7 +63,8 @@ pub struct WorkerParts {
     pub encode_endpoint: Option<String>,
     /// Which media it reads.
     pub media: MediaPolicy,
-    /// Longest time to read the KV blocks of one prompt; larger ones get time for their size.
+    /// Longest time that rows or KV blocks take between two roles; what is large gets time for its
+    /// size beside it.
     pub kv_transfer_deadline: Duration,
     /// Where it tells what it moves and what is cancelled.
     pub recorder: WorkerRecorder,

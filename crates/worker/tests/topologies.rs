@@ -1,5 +1,20 @@
 //! The same requests give the same tokens in every topology, and leave nothing behind.
 
+#[path = "topologies/deadlines.rs"]
+mod deadlines;
+#[path = "topologies/failing.rs"]
+mod failing;
+#[path = "topologies/gate.rs"]
+mod gate;
+#[path = "topologies/handoffs.rs"]
+mod handoffs;
+#[path = "topologies/rows.rs"]
+mod rows;
+#[path = "topologies/told.rs"]
+mod told;
+#[path = "topologies/tower.rs"]
+mod tower;
+
 use engine::{Backend, EngineConfig, SchedulerConfig};
 use futures::{StreamExt, stream};
 use models::{Description, LoadFormat, Model};
@@ -44,6 +59,11 @@ struct Fixture {
     description: Description,
     model: Arc<dyn Model>,
     pictures: Vec<Arc<[u8]>>,
+    kv_transfer_deadline: Duration,
+    /// Embedding memory; `None` for plenty where there are blocks in plenty.
+    embedding_bytes: Option<usize>,
+    /// Whether steps are planned while others run.
+    overlap: bool,
 }
 
 fn fixture() -> Fixture {
@@ -59,6 +79,9 @@ fn fixture() -> Fixture {
         description: models::describe(&folder, LoadFormat::Auto).unwrap(),
         model: models::load(&folder, LoadFormat::Auto, &Device::all_cpus()).unwrap(),
         pictures: files.iter().map(read).collect(),
+        kv_transfer_deadline: Duration::from_secs(60),
+        embedding_bytes: None,
+        overlap: false,
     }
 }
 
@@ -83,13 +106,7 @@ fn request(fixture: &Fixture, seed: u64) -> GenerateRequest {
         let picture = numbers.below(fixture.pictures.len() as u64) as usize;
         prompt.push(placeholder);
         prompt.extend((0..numbers.below(30)).map(|i| (i * 3 + seed) as TokenId % 250));
-        media.push(MediaRef {
-            kind: MediaKind::Image,
-            source: MediaSource::Bytes(Arc::clone(&fixture.pictures[picture])),
-            uuid: None,
-            processor_options: "{}".into(),
-            param: format!("messages[0].content[{idx}]"),
-        });
+        media.push(picture_at(fixture, picture, idx as usize));
     }
     let sampling = SamplingParams {
         temperature: if numbers.below(3) == 0 { 0.9 } else { 0.0 },
@@ -112,6 +129,35 @@ fn request(fixture: &Fixture, seed: u64) -> GenerateRequest {
     }
 }
 
+/// One short greedy answer about so many different pictures, with words before and behind each.
+fn about(fixture: &Fixture, n_media: usize) -> GenerateRequest {
+    let plain = request(fixture, 0);
+    let placeholder = fixture.description.spec.placeholders[0].token;
+    let mut prompt: Vec<TokenId> = (0..40).collect();
+    let mut media = Vec::new();
+    for idx in 0..n_media {
+        prompt.push(placeholder);
+        prompt.extend(50..70);
+        // The first pictures in the folder look alike.
+        let picture = fixture.pictures.len() - 1 - 4 * idx;
+        media.push(picture_at(fixture, picture, idx));
+    }
+    let sampling =
+        SamplingParams { max_tokens: Some(8), ignore_eos: true, ..SamplingParams::default() };
+    let sampling = SamplingParams { temperature: 0.0, n: 1, ..sampling };
+    GenerateRequest { prompt, media, sampling, ..plain }
+}
+
+fn picture_at(fixture: &Fixture, picture: usize, idx: usize) -> MediaRef {
+    MediaRef {
+        kind: MediaKind::Image,
+        source: MediaSource::Bytes(Arc::clone(&fixture.pictures[picture])),
+        uuid: None,
+        processor_options: "{}".into(),
+        param: format!("messages[0].content[{idx}]"),
+    }
+}
+
 /// Embedding memory for the largest request and no more.
 fn scarce_bytes(fixture: &Fixture) -> usize {
     let n_rows = |picture: &Arc<[u8]>| {
@@ -124,6 +170,7 @@ fn scarce_bytes(fixture: &Fixture) -> usize {
 }
 
 fn sizes(fixture: &Fixture, n_blocks: usize) -> EngineConfig {
+    let usual_bytes = if n_blocks == TIGHT { scarce_bytes(fixture) } else { 1 << 20 };
     EngineConfig {
         scheduler: SchedulerConfig {
             block_size: 32,
@@ -137,12 +184,12 @@ fn sizes(fixture: &Fixture, n_blocks: usize) -> EngineConfig {
             encoder_max_num_tokens: 128,
             encoder_max_batch_size: 4,
         },
-        embedding_bytes: if n_blocks == TIGHT { scarce_bytes(fixture) } else { 1 << 20 },
+        embedding_bytes: fixture.embedding_bytes.unwrap_or(usual_bytes),
         eos_token_ids: fixture.description.spec.eos_token_ids.clone(),
         kv_dtype: DType::F32,
         graph_batch_sizes: Vec::new(),
         tower: None,
-        overlap: false,
+        overlap: fixture.overlap,
     }
 }
 
@@ -166,7 +213,7 @@ async fn start(fixture: &Fixture, planes: &Planes, stages: Stages, n_blocks: usi
             n_decoders: 2,
             n_bytes_held_max: 1 << 30,
         },
-        kv_transfer_deadline: Duration::from_secs(60),
+        kv_transfer_deadline: fixture.kv_transfer_deadline,
         recorder: WorkerRecorder::default(),
     })
     .await
@@ -208,6 +255,18 @@ async fn answer(router: &Router, request: GenerateRequest) -> Vec<Vec<TokenId>> 
     }
     assert_eq!(n_ended, choices.len(), "every choice ends once");
     choices
+}
+
+/// Answers a request; gives how many tokens of its prompt were found in the prefix cache.
+async fn n_cached(router: &Router, request: GenerateRequest) -> u32 {
+    let mut events = router.generate(request);
+    let mut n_cached = None;
+    while let Some(event) = events.next().await {
+        if let GenerateEvent::Admitted { cached_tokens, .. } = event.unwrap() {
+            n_cached = Some(cached_tokens);
+        }
+    }
+    n_cached.expect("it was admitted")
 }
 
 async fn answers(
@@ -281,6 +340,14 @@ async fn every_topology_gives_the_same_tokens() {
         let others = answers(&fixture, roles, requests(n_requests)).await;
         for (seed, (expected, found)) in one.iter().zip(&others).enumerate() {
             assert_eq!(found, expected, "request {seed} in {roles}");
+        }
+    }
+    let planned_ahead = Fixture { overlap: true, ..fixture };
+    for roles in ["w", "epd", "EPD"] {
+        let requests = (0..N_FEW).map(|seed| request(&planned_ahead, seed));
+        let others = answers(&planned_ahead, roles, requests).await;
+        for (seed, (expected, found)) in one.iter().zip(&others).enumerate() {
+            assert_eq!(found, expected, "request {seed} in {roles}, planned ahead");
         }
     }
 }
