@@ -58,18 +58,20 @@ impl<'a> Attempt<'a> {
         self.request.first_token_deadline.saturating_sub(self.started.elapsed())
     }
 
-    /// The message that asks for `stages` of it.
+    /// The message that asks for `stages` of it. A long prompt is most of a message, so it travels
+    /// only to those who read it.
     pub(crate) fn run(&self, stages: Stages) -> Run {
+        let reads_prompt = stages != Stages::of(&[Stage::Encode]);
         Run {
             id: self.request.id,
             stages,
-            prompt: self.prompt.clone(),
+            prompt: if reads_prompt { self.prompt.clone() } else { Vec::new() },
             media: if stages.has(Stage::Encode) { self.lent.media.clone() } else { Vec::new() },
             items: Vec::new(),
-            sampling: self.sampling.clone(),
+            sampling: reads_prompt.then(|| self.sampling.clone()).unwrap_or_default(),
             cache_salt: self.request.cache_salt.clone(),
             first_choice: self.first_choice,
-            n_answered: self.n_answered,
+            n_answered: if reads_prompt { self.n_answered } else { 0 },
             kv: None,
         }
     }

@@ -1,6 +1,6 @@
 //! A call to a worker in our own types: [`Request`] out, [`Reply`]s in, each with a deadline.
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use planes::{Address, Call, Messaging, Replies};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -36,6 +36,12 @@ impl Conversation {
         let late = |_| Error::new(ErrorKind::Timeout, "a worker did not answer in time");
         let reply = timeout(deadline, self.0.next()).await.map_err(late)?;
         reply.map(|bytes| wire::decode_reply(bytes?)).transpose()
+    }
+
+    /// Like `next`, but only what is there already: `None` when there is nothing yet.
+    pub(crate) fn next_now(&mut self) -> Option<Result<Option<Reply>>> {
+        let reply = self.0.next().now_or_never()?;
+        Some(reply.map(|bytes| wire::decode_reply(bytes?)).transpose())
     }
 }
 

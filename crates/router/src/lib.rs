@@ -16,6 +16,8 @@ mod progress;
 mod reserve;
 mod route;
 mod router;
+#[cfg(test)]
+mod scripted;
 mod spine;
 
 pub use backend::{Backend, ServedModel};

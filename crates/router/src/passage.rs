@@ -162,14 +162,16 @@ impl Passage<'_> {
             let granted = reservation.granted(self.shared.config.idle_stream_deadline).await;
             self.blame(worker, granted)?;
         }
+        let transfer_time = handoff.transfer_time;
         let without_rows = |item: Item| Item { rows: None, ..item };
         let run = Run {
             items: items.into_iter().map(without_rows).collect(),
             kv: Some(handoff),
             ..self.attempt.run(Stages::of(&[Stage::Decode]))
         };
-        let deadline = self.shared.config.idle_stream_deadline;
-        let mut conversation = self.call(worker, &Request::Run(Box::new(run)), deadline);
+        let idle = self.shared.config.idle_stream_deadline;
+        let until_pulled = idle.saturating_add(transfer_time);
+        let mut conversation = self.call(worker, &Request::Run(Box::new(run)), until_pulled);
         self.place.moves_to(&worker.address);
         let mut held = Some((lender, reserved));
         loop {
@@ -177,16 +179,16 @@ impl Passage<'_> {
                 // The silence of whoever lends the blocks is noticed here long before decode can.
                 Some((lender, _)) => tokio::select! {
                     biased;
-                    reply = conversation.next(deadline) => reply,
-                    end = lender.next(deadline) => return Err(self.lender_lost(end.err())),
+                    reply = conversation.next(until_pulled) => reply,
+                    end = lender.next(until_pulled) => return Err(self.lender_ended(end)),
                 },
-                None => conversation.next(deadline).await,
+                None => conversation.next(idle).await,
             };
             match self.blame(worker, reply)? {
                 Some(Reply::Pulled) => drop(held.take()),
                 Some(Reply::Stranded { why }) => {
                     let failure = Error::new(ErrorKind::PeerLost, why);
-                    return Err(self.lender_lost(Some(failure)));
+                    return Err(self.lost(&self.route.prefill, failure));
                 }
                 Some(other) => relay(other, progress).await?,
                 None if progress.is_any_running() => {
@@ -248,9 +250,14 @@ impl Passage<'_> {
         }
     }
 
-    /// Prefill went before decode had its blocks.
-    fn lender_lost(&self, failure: Option<Error>) -> Failure {
-        self.lost(&self.route.prefill, failure.unwrap_or_else(ended_too_soon))
+    /// Prefill ended before decode had its blocks: it is lost, or nobody read them in time.
+    fn lender_ended(&self, end: Result<Option<Reply>>) -> Failure {
+        let prefill = &self.route.prefill;
+        match self.blame(prefill, end) {
+            Err(failure) => failure,
+            Ok(Some(other)) => out_of_place(&other).into(),
+            Ok(None) => self.lost(prefill, ended_too_soon()),
+        }
     }
 }
 

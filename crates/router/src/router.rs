@@ -115,3 +115,62 @@ impl Backend for Router {
         tokio::spawn(async move { drop(conversation.next(deadline).await) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripted::{self, Scripts};
+    use planes::{Address, Instance};
+    use types::InstanceId;
+    use types::stage::Stages;
+    use wire::message::Reply;
+
+    fn card(name: &str) -> ModelCard {
+        ModelCard {
+            files: vec![(name.into(), b"{}".to_vec())],
+            weights: Digest([3; 32]),
+            max_seq_len: 4096,
+            template_override: None,
+            media: Vec::new(),
+        }
+    }
+
+    /// The card in pieces of a few bytes.
+    fn told(card: &ModelCard) -> Vec<types::Result<Reply>> {
+        let bytes = wire::encode_card(card);
+        bytes.chunks(7).map(|piece| Ok(Reply::Card(piece.to_vec().into()))).collect()
+    }
+
+    /// Three workers announce the same card: one sends another, one sends none, one is honest.
+    #[tokio::test]
+    async fn a_card_is_taken_from_whoever_sends_what_was_announced() {
+        let (announced, another) = (card("config.json"), card("other.json"));
+        let said = [told(&another), Vec::new(), told(&announced)];
+        let (mut instances, mut scripts) = (Vec::new(), Scripts::new());
+        for (id, said) in (1..).zip(said) {
+            let address = Address(format!("w.{id}"));
+            scripts.insert(address.clone(), said);
+            instances.push(Instance {
+                id: InstanceId(id),
+                model: "m".into(),
+                card: announced.digest(),
+                stages: Stages::ALL,
+                address,
+                transports: Vec::new(),
+                kv: None,
+                encode_endpoint: None,
+            });
+        }
+        let planes = scripted::planes(instances.clone(), scripts.clone());
+        let router = Router::start(planes, RouterConfig::default()).await.unwrap();
+        assert_eq!(*router.card("m").await.unwrap(), announced);
+        let tellers = router.0.members.tellers_of("m", |_| true).unwrap();
+        let order: Vec<u128> = tellers.iter().map(|teller| teller.id.0).collect();
+        assert_eq!(order, [3, 1, 2], "the others are suspects now");
+        // Without the honest one there is no card at all.
+        instances.truncate(1);
+        let router = Router::start(scripted::planes(instances, scripts), RouterConfig::default());
+        let refused = router.await.unwrap().card("m").await.unwrap_err();
+        assert!(refused.message.contains("another model card"), "{refused}");
+    }
+}

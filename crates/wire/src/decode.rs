@@ -5,6 +5,7 @@ use crate::{VERSION, proto};
 use bytes::Bytes;
 use planes::{Address, RemoteHandle};
 use prost::Message;
+use std::time::Duration;
 use types::card::ModelCard;
 use types::content::Digest;
 use types::kv::KvLayout;
@@ -22,11 +23,7 @@ const N_CHOICES_MAX: u32 = 1024;
 pub fn decode_request(bytes: Bytes) -> Result<Request> {
     use proto::request::Body;
     let request = proto::Request::decode(bytes).map_err(|_| malformed("request"))?;
-    if request.version != VERSION {
-        let found = request.version;
-        let message = format!("protocol version {found}, this worker speaks {VERSION}");
-        return Err(Error::internal(message));
-    }
+    check_version(request.version)?;
     Ok(match request.body.ok_or_else(|| malformed("request"))? {
         Body::Run(run) => Request::Run(Box::new(self::run(run)?)),
         Body::AwaitRows(wait) => Request::AwaitRows(ticket(need(wait.ticket, "ticket")?)?),
@@ -44,6 +41,7 @@ pub fn decode_request(bytes: Bytes) -> Result<Request> {
 pub fn decode_reply(bytes: Bytes) -> Result<Reply> {
     use proto::reply::Body;
     let reply = proto::Reply::decode(bytes).map_err(|_| malformed("reply"))?;
+    check_version(reply.version)?;
     Ok(match reply.body.ok_or_else(|| malformed("reply"))? {
         Body::Described(described) => Reply::Described {
             item_idx: described.item_idx,
@@ -72,9 +70,10 @@ pub fn decode_reply(bytes: Bytes) -> Result<Reply> {
     })
 }
 
-/// A card from its bytes. Errors: malformed (`Internal`).
+/// A card from its bytes. Errors as for [`decode_request`].
 pub fn decode_card(bytes: Bytes) -> Result<ModelCard> {
     let card = proto::Card::decode(bytes).map_err(|_| malformed("card"))?;
+    check_version(card.version)?;
     let file = |file: proto::CardFile| (file.name, file.content.to_vec());
     Ok(ModelCard {
         files: card.files.into_iter().map(file).collect(),
@@ -83,6 +82,14 @@ pub fn decode_card(bytes: Bytes) -> Result<ModelCard> {
         template_override: card.template_override,
         media: card.media.into_iter().map(kind).collect::<Result<_>>()?,
     })
+}
+
+fn check_version(found: u32) -> Result<()> {
+    if found != VERSION {
+        let message = format!("a peer speaks protocol version {found}, this program {VERSION}");
+        return Err(Error::internal(message));
+    }
+    Ok(())
 }
 
 fn run(run: proto::Run) -> Result<Run> {
@@ -155,6 +162,7 @@ fn kv_handoff(handoff: proto::KvHandoff) -> Result<KvHandoff> {
         n_tokens: usize::try_from(handoff.n_tokens).map_err(|_| malformed("length"))?,
         positions_delta: need(handoff.positions_delta, "positions delta")?,
         first: handoff.first.into_iter().map(|first| first.token).collect(),
+        transfer_time: Duration::from_millis(handoff.transfer_ms),
     })
 }
 

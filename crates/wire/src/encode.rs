@@ -58,7 +58,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         }
         Reply::Card(piece) => Body::Card(piece.clone()),
     };
-    proto::Reply { body: Some(body) }.encode_to_vec().into()
+    proto::Reply { body: Some(body), version: VERSION }.encode_to_vec().into()
 }
 
 /// A whole card as bytes, to be sent in pieces.
@@ -73,6 +73,7 @@ pub fn encode_card(card: &ModelCard) -> Bytes {
         max_seq_len: card.max_seq_len,
         template_override: card.template_override.clone(),
         media: card.media.iter().map(|&it| kind(it)).collect(),
+        version: VERSION,
     };
     card.encode_to_vec().into()
 }
@@ -152,6 +153,7 @@ fn kv_handoff(handoff: &KvHandoff) -> proto::KvHandoff {
         n_tokens: handoff.n_tokens as u64,
         positions_delta: Some(handoff.positions_delta),
         first: handoff.first.iter().map(first).collect(),
+        transfer_ms: u64::try_from(handoff.transfer_time.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use planes::{Address, RemoteHandle};
+use std::time::Duration;
 use types::kv::KvLayout;
 use types::media::{MediaItem, MediaKind};
 use types::output::{FinishReason, OutputToken};
@@ -43,13 +44,14 @@ pub struct Run {
     pub id: RequestId,
     /// Which stages.
     pub stages: Stages,
-    /// The prompt, one placeholder per medium.
+    /// The prompt, one placeholder per medium; empty when encode runs alone. Decode needs it too:
+    /// the keys of its blocks and the penalties come from it.
     pub prompt: Vec<TokenId>,
     /// The media, in prompt order, when encode is among the stages.
     pub media: Vec<Medium>,
     /// The media as somebody else described them, when it is not.
     pub items: Vec<Item>,
-    /// How to choose tokens.
+    /// How to choose tokens; says nothing when encode runs alone.
     pub sampling: SamplingParams,
     /// Prefix cache blocks are shared only under the same salt.
     pub cache_salt: String,
@@ -129,6 +131,9 @@ pub struct KvHandoff {
     pub positions_delta: i64,
     /// The first token of each choice; `None` where the choice has ended already.
     pub first: Vec<Option<TokenId>>,
+    /// How long the lender lets the transfer of the blocks take, once it has begun; to the
+    /// millisecond.
+    pub transfer_time: Duration,
 }
 
 /// Every answer of a worker.

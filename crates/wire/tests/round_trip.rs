@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use planes::{Address, RemoteHandle};
+use std::time::Duration;
 use types::card::ModelCard;
 use types::content::Digest;
 use types::kv::KvLayout;
@@ -49,6 +50,7 @@ fn handoff() -> KvHandoff {
         n_tokens: 70,
         positions_delta: -12,
         first: vec![Some(0), None, Some(5)],
+        transfer_time: Duration::from_millis(61_500),
     }
 }
 
@@ -153,6 +155,16 @@ fn cut_and_altered_messages_do_no_harm() {
         }
     }
     assert!(n_refused > 100, "{n_refused}");
+    for reply in replies() {
+        let whole = wire::encode_reply(&reply);
+        for idx in 0..whole.len() {
+            // The version is the last field, so whatever is cut off takes it along.
+            assert!(wire::decode_reply(whole.slice(..idx)).is_err(), "{reply:?} cut at {idx}");
+            let mut altered = whole.to_vec();
+            altered[idx] ^= 0x55;
+            let _ = wire::decode_reply(altered.into());
+        }
+    }
 }
 
 #[test]
@@ -166,4 +178,56 @@ fn what_is_missing_is_named() {
     check(&[8, 1], "no valid request");
     check(&[8, 1, 0x1a, 0], "no valid ticket");
     check(&[8, 1, 0x12, 0], "no valid request id");
+}
+
+/// A reply of version 1 with this body.
+fn reply_of(tag: u8, body: &[u8]) -> Bytes {
+    [&[0x78, 1, tag, body.len() as u8], body].concat().into()
+}
+
+/// The tags of a reply's `pulled` and `handoff`.
+const PULLED: u8 = 0x32;
+const HANDOFF: u8 = 0x2a;
+
+#[test]
+fn what_a_reply_lacks_is_named() {
+    let check = |bytes: &[u8], expect: &str| {
+        let failure = wire::decode_reply(Bytes::copy_from_slice(bytes)).unwrap_err();
+        assert!(failure.message.contains(expect), "{failure} lacks {expect:?}");
+    };
+    check(b"", "protocol version 0");
+    check(&[PULLED, 0], "protocol version 0");
+    check(&[0x78, 2, PULLED, 0], "protocol version 2");
+    check(&[0x78, 1], "no valid reply");
+    assert_eq!(wire::decode_reply(reply_of(PULLED, &[])).unwrap(), Reply::Pulled);
+    check(&reply_of(HANDOFF, &[]), "no valid handle");
+    check(&reply_of(HANDOFF, &handoff_without_delta()), "no valid positions delta");
+}
+
+/// A handle with a secret, and an empty layout.
+fn handoff_without_delta() -> Vec<u8> {
+    [&[0x0a, 18, 0x2a, 16], [7; 16].as_slice(), &[0x12, 0]].concat()
+}
+
+/// Rotary positions go on from the delta: none at all is something else than none to add.
+#[test]
+fn a_positions_delta_of_zero_is_there() {
+    let bytes = [handoff_without_delta(), vec![0x20, 0]].concat();
+    let Ok(Reply::Handoff(found)) = wire::decode_reply(reply_of(HANDOFF, &bytes)) else {
+        panic!("a handoff with all that it needs is refused");
+    };
+    assert_eq!(found.positions_delta, 0);
+    let sent = Reply::Handoff(KvHandoff { positions_delta: 0, ..handoff() });
+    assert_eq!(wire::decode_reply(wire::encode_reply(&sent)).unwrap(), sent);
+}
+
+#[test]
+fn a_card_of_another_version_is_refused() {
+    // Its weights, then its version.
+    let card = |version: &[u8]| [&[0x12, 32], [3; 32].as_slice(), version].concat();
+    assert!(wire::decode_card(card(&[0x78, 1]).into()).is_ok());
+    for other in [&[0x78, 2], [].as_slice()] {
+        let failure = wire::decode_card(card(other).into()).unwrap_err();
+        assert!(failure.message.contains("protocol version"), "{failure}");
+    }
 }
