@@ -66,6 +66,10 @@ impl Process {
         Self::start("reader", &words_of(handle))
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: i32) {
         unsafe extern "C" {
             fn kill(pid: i32, signal: i32) -> i32;

@@ -5,3 +5,4 @@ mod child;
 mod common;
 mod laws;
 mod losses;
+mod strangers;
