@@ -2,8 +2,8 @@
 //! they look into.
 //!
 //! Whoever connects is a stranger until he has proved himself; strangers are few at a time, have
-//! little time, and make room for those who come after them. A send holds the lease's memory until its last byte has left, or the
-//! connection is closed.
+//! little time, and make room for those who come after them. A send holds the lease's memory until
+//! its last byte has left, or the connection is closed.
 
 use crate::crew::{Crew, Socket};
 use crate::frame::{Answer, Request};
