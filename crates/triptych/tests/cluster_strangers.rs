@@ -19,6 +19,9 @@ const N_CLIENTS: usize = 4;
 
 const RELEASE_TIME: Duration = Duration::from_secs(3);
 
+/// Strangers at each port who say nothing: more than there is room for.
+const N_SILENT: usize = 70;
+
 /// A stranger who says nothing is shown the door within this time.
 const STRANGER_TIME: Duration = Duration::from_secs(10);
 
@@ -89,12 +92,14 @@ fn knock_at_memory(address: &str) {
         socket.set_write_timeout(Some(STRANGER_TIME)).unwrap();
         socket
     };
-    let sockets = [0, 1, 100, 100_000].map(|n_bytes| {
+    let lengths = [1, 100, 100_000].into_iter().chain(std::iter::repeat_n(0, N_SILENT));
+    let sockets = lengths.map(|n_bytes| {
         let mut socket = connect();
         // It may be closed before all is written.
         let _ = socket.write_all(&garbage(n_bytes));
         socket
     });
+    let sockets: Vec<TcpStream> = sockets.collect();
     sockets.into_iter().for_each(|socket| expect_closed(socket, address));
 }
 
