@@ -88,7 +88,9 @@ pub(crate) fn expand_prompt(
     let n_asked = run.prompt.len().checked_sub(run.n_answered as usize);
     let n_asked = n_asked.ok_or_else(|| Error::internal("more answer than prompt"))?;
     let (asked, answered) = run.prompt.split_at(n_asked);
-    let mut prompt = expand(asked, &shared.placeholders, items)?;
+    let kv = shared.engine.kv();
+    let n_tokens_max = kv.n_blocks * kv.layout.block_size;
+    let mut prompt = expand(asked, &shared.placeholders, items, n_tokens_max)?;
     prompt.tokens.extend_from_slice(answered);
     Ok(prompt)
 }
