@@ -6,6 +6,7 @@ mod common;
 use common::cluster::{Cluster, Meeting, post_chat_as_part_of};
 use common::crowd::Asker;
 use common::fleet::{Fleet, Turn};
+use common::process::{PATIENCE, becomes_true};
 use common::questions::{about_padded, two_samples};
 use common::servers::are_installed;
 use std::time::Instant;
@@ -75,6 +76,11 @@ fn a_trace_is_in_the_log_of_each_role(fleet: &Fleet) {
         // The last of a stage's lines may come after the answer.
         log.expect_line(&format!(":{stage}: "));
     }
+    // Prefill asked the encoder for the rows, as part of the same.
+    let encoder = &fleet.look_at('e').role.process;
+    let is_end = |line: &&str| line.contains(TRACE_ID) && line.contains("worker::handler: close");
+    let n_calls = || encoder.log().lines().filter(is_end).count();
+    assert!(becomes_true(PATIENCE, || n_calls() == 2), "{} calls: {}", n_calls(), encoder.log());
 }
 
 /// Prefill starts anew without UCX: it reads the encoder's memory over TCP and decode its own.
