@@ -186,7 +186,7 @@ def messages():
     item = number(1, 1) + data(2, DIGEST) + number(3, 1) + number(4, 8) + number(5, 8) + number(6, 16) + data(7, ticket)
     sampling = real(1, 0.5) + real(2, 0.9) + data(8, number(1, 7) + real(2, 1.0)) + number(10, 2) + number(11, 5)
     layout = number(1, 32) + number(2, 4) + number(3, 2) + number(4, 64) + text(5, "f32")
-    kv = data(1, handle) + data(2, layout) + number(3, 40) + number(4, 3) + data(5, number(1, 7))
+    kv = data(1, handle) + data(2, layout) + number(3, 40) + number(4, 3) + data(5, number(1, 7)) + number(6, 60000)
     sources = [data(2, b"bytes"), data(3, data(1, handle) + number(2, 9)), text(4, "/tmp/a"), text(5, "http://a/")]
     media = [data(4, number(1, 1) + source + text(6, "u") + text(7, "{}") + text(8, "p")) for source in sources]
     head = data(1, ID) + number(2, 7) + data(3, bytes([1, 2, 3]))
@@ -204,7 +204,8 @@ def messages():
     }
     file = text(1, "config.json") + data(2, b"{}")
     card = data(1, file) + data(2, DIGEST) + number(3, 2048) + text(4, "{{ messages }}") + data(5, b"\1")
-    return requests | replies | {"card": card}
+    tellers = {name: body + number(15, 1) for name, body in (replies | {"card": card}).items()}
+    return requests | tellers
 
 
 def png(width, height, rows=None):
