@@ -68,7 +68,7 @@ impl<'a> Attempt<'a> {
             prompt: if reads_prompt { self.prompt.clone() } else { Vec::new() },
             media: if stages.has(Stage::Encode) { self.lent.media.clone() } else { Vec::new() },
             items: Vec::new(),
-            sampling: reads_prompt.then(|| self.sampling.clone()).unwrap_or_default(),
+            sampling: if reads_prompt { self.sampling.clone() } else { <_>::default() },
             cache_salt: self.request.cache_salt.clone(),
             first_choice: self.first_choice,
             n_answered: if reads_prompt { self.n_answered } else { 0 },

@@ -1,7 +1,7 @@
 //! How long work waits comes from its request and from the sizes of what moves, not from constants.
 
 use crate::gate::Gate;
-use crate::told::{Told, ToldCall};
+use crate::told::{Told, ToldCall, runs_alone};
 use crate::{
     AMPLE, about, answer, check_nothing_is_left, fixture, n_cached, start, start_all,
     wait_for_members,
@@ -67,10 +67,6 @@ fn of_kind(calls: &[ToldCall], is_kind: impl Fn(&Request) -> bool) -> Vec<&ToldC
     found
 }
 
-fn runs(request: &Request, stage: Stage) -> bool {
-    matches!(request, Request::Run(run) if run.stages == Stages::of(&[stage]))
-}
-
 /// What a request says of time, and its trace, reach every call that is made for it; its prompt
 /// reaches those who read it.
 #[tokio::test(flavor = "multi_thread")]
@@ -93,8 +89,8 @@ async fn calls_carry_what_they_need_of_their_request() {
     let awaits_rows = |request: &Request| matches!(request, Request::AwaitRows(_));
     let reserves = |request: &Request| matches!(request, Request::Reserve { .. });
     let before_first_token = [
-        of_kind(&calls, |request| runs(request, Stage::Encode)),
-        of_kind(&calls, |request| runs(request, Stage::Prefill)),
+        of_kind(&calls, |request| runs_alone(request, Stage::Encode)),
+        of_kind(&calls, |request| runs_alone(request, Stage::Prefill)),
         of_kind(&calls, reserves),
         of_kind(&calls, awaits_rows),
     ];
@@ -102,7 +98,7 @@ async fn calls_carry_what_they_need_of_their_request() {
         // The request is younger than that.
         assert!(call.deadline > FIRST_TOKEN - LONG, "{:?}: {:?}", call.request, call.deadline);
     }
-    for call in of_kind(&calls, |request| runs(request, Stage::Decode)) {
+    for call in of_kind(&calls, |request| runs_alone(request, Stage::Decode)) {
         let pulls_within = config.idle_stream_deadline + fixture.kv_transfer_deadline;
         assert!(call.deadline >= pulls_within, "{:?}", call.deadline);
     }

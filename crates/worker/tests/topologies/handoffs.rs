@@ -2,7 +2,7 @@
 //! and the first token before anybody decodes.
 
 use crate::gate::Gate;
-use crate::told::Told;
+use crate::told::{Told, runs_alone};
 use crate::tower::{Counting, Tower, prepared};
 use crate::{
     about, answer, answers, check_nothing_is_left, eventually, fixture, start_all, wait_for_members,
@@ -19,7 +19,7 @@ use types::TokenId;
 use types::output::GenerateEvent;
 use types::request::GenerateRequest;
 use types::sampling::SamplingParams;
-use types::stage::{Stage, Stages};
+use types::stage::Stage;
 use wire::message::Request;
 use worker::{Worker, WorkerView};
 
@@ -117,7 +117,7 @@ async fn an_encoder_batches_pictures_of_different_requests() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_token_does_not_wait_for_decode() {
     let fixture = fixture();
-    let decodes = |request: &Request| matches!(request, Request::Run(run) if run.stages == Stages::of(&[Stage::Decode]));
+    let decodes = |request: &Request| runs_alone(request, Stage::Decode);
     let (told, planes) = Told::around(planes_mem::planes(), decodes);
     let _workers = start_all(&fixture, &planes, "epd").await;
     let router = router(planes).await;

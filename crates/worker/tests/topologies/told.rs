@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use types::Result;
+use types::stage::{Stage, Stages};
 use wire::message::Request;
 
 /// Looks at a call before it is made; true holds it back.
@@ -25,6 +26,12 @@ pub(crate) struct ToldCall {
     pub(crate) request: Request,
     pub(crate) deadline: Duration,
     pub(crate) trace: String,
+}
+
+/// Whether it asks for this stage and no other.
+pub(crate) fn runs_alone(request: &Request, stage: Stage) -> bool {
+    let Request::Run(run) = request else { return false };
+    run.stages == Stages::of(&[stage])
 }
 
 impl Told {
