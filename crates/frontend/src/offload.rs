@@ -44,3 +44,19 @@ impl Offload {
         done.unwrap_or_else(|_| Err(Error::internal("preparing the request failed unexpectedly")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::{self, ThreadId};
+
+    #[tokio::test]
+    async fn what_takes_long_leaves_the_event_loop_to_others() {
+        let offload = Offload::new(1);
+        let here = thread::current().id();
+        let whose = || Ok::<ThreadId, Error>(thread::current().id());
+        assert_eq!(offload.run(INLINE_BYTES_MAX - 1, whose).await, Ok(here));
+        assert_ne!(offload.run(INLINE_BYTES_MAX, whose).await, Ok(here));
+        assert_ne!(offload.always(whose).await, Ok(here));
+    }
+}

@@ -43,8 +43,9 @@ async fn generate(shared: &Shared, mut run: Run, replies: &mut ReplySender<Reply
     let guard = pull::blocks(shared, from, &missing, guard).await?;
     shared.engine.imported(id);
     replies.send(Reply::Pulled).await?;
-    let n_running = handoff.first.iter().flatten().count();
-    let followed = follow(Choices::new(n_running), &mut events, replies);
+    let first = (run.first_choice..).zip(&handoff.first);
+    let running = first.filter_map(|(choice, token)| token.is_some().then_some(choice));
+    let followed = follow(Choices::new(running), &mut events, replies);
     followed.instrument(debug_span!("decode.run")).await?;
     // Of what has ended the engine keeps nothing.
     guard.disarm();

@@ -66,7 +66,7 @@ async fn compute(
     shared.engine.submit(request, sink)?;
     let sizes = items.iter().map(|item| n_row_bytes(shared, item)).collect();
     let sources = sources.into_iter().map(Some).collect();
-    let work = Work { shared, terms, id, sizes, sources };
+    let work = Work { shared, terms, id, sizes, sources, has_asked: false };
     let exported = follow(work, &run, (n_prompt, &mut events), replies);
     let exported = exported.instrument(debug_span!("prefill.run")).await?;
     // Of what has ended the engine keeps nothing; and for exported blocks the lease decides from
@@ -135,6 +135,8 @@ struct Work<'a> {
     /// Bytes of the rows of each item.
     sizes: Vec<usize>,
     sources: Vec<Option<RowsSource>>,
+    /// Whether memory for rows was asked for.
+    has_asked: bool,
 }
 
 /// A step on the way of rows into the engine.
@@ -203,7 +205,7 @@ async fn follow(
     (n_prompt, events): (usize, &mut Events),
     replies: &mut ReplySender<Reply>,
 ) -> Result<Option<Exported>> {
-    let mut choices = Choices::new(run.sampling.n as usize);
+    let mut choices = Choices::new(run.first_choice..run.first_choice + run.sampling.n);
     let mut first = FirstTokens::new(run);
     let mut supplies = FuturesUnordered::new();
     while !choices.all_ended() {
@@ -226,7 +228,14 @@ async fn follow(
         };
         match event {
             SeqEvent::Pinned { cached_tokens, needed_items } => {
+                if !needed_items.is_empty() && work.has_asked {
+                    // Whoever holds memory must not wait for more, so this begins anew with none.
+                    work.engine().abort(work.id);
+                    choices.hand_back(replies).await?;
+                    continue;
+                }
                 if !needed_items.is_empty() {
+                    work.has_asked = true;
                     supplies.push(work.find_room(needed_items));
                 }
                 let prompt_tokens = n_prompt as u32;

@@ -40,16 +40,24 @@ impl Drop for AbortOnDrop {
 
 /// Follows the choices of a call until all have ended.
 pub(crate) struct Choices {
-    n_running: usize,
+    running: Vec<u32>,
 }
 
 impl Choices {
-    pub(crate) fn new(n_choices: usize) -> Self {
-        Self { n_running: n_choices }
+    pub(crate) fn new(running: impl IntoIterator<Item = u32>) -> Self {
+        Self { running: running.into_iter().collect() }
     }
 
     pub(crate) fn all_ended(&self) -> bool {
-        self.n_running == 0
+        self.running.is_empty()
+    }
+
+    /// Has the caller prefill again all that have not ended.
+    pub(crate) async fn hand_back(&mut self, replies: &mut ReplySender<Reply>) -> Result<()> {
+        for choice in std::mem::take(&mut self.running) {
+            replies.send(Reply::Preempted { choice }).await?;
+        }
+        Ok(())
     }
 
     /// Passes tokens and ends on. Errors: an event that has no place here, or its failure.
@@ -63,11 +71,11 @@ impl Choices {
                 replies.send(Reply::Tokens { choice, tokens }).await
             }
             SeqEvent::Finished { choice, reason } => {
-                self.n_running -= 1;
+                self.running.retain(|running| *running != choice);
                 replies.send(Reply::Finished { choice, reason }).await
             }
             SeqEvent::Preempted { choice } => {
-                self.n_running -= 1;
+                self.running.retain(|running| *running != choice);
                 replies.send(Reply::Preempted { choice }).await
             }
             SeqEvent::Failed(failure) => Err(failure),
