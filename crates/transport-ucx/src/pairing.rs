@@ -172,3 +172,62 @@ fn join(
     shared.command(Command::Join(Join { name, role, peer, stream, reply }))?;
     joined.recv().unwrap_or_else(|_| Err(lost("the transport was closed")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::Way;
+    use planes::{ClusterKey, LeaseTable};
+    use std::net::TcpListener;
+
+    const TABLE: u128 = 7;
+
+    /// A process that serves [`TABLE`], whatever has become of its UCX.
+    fn serving(way: Way) -> Arc<Shared> {
+        let (shared, _) = Shared::new(ClusterKey::open(), "127.0.0.1:1".into()).unwrap();
+        shared.set_way(way);
+        shared.tables().insert(TABLE, Arc::new(LeaseTable::default()));
+        shared
+    }
+
+    fn closed() -> Way {
+        Way::Closed(Error::new(ErrorKind::Unavailable, "it finds no devices"))
+    }
+
+    fn expect_no_ucx(failure: &Error) {
+        assert_eq!(failure.kind, ErrorKind::Unavailable, "{failure}");
+        assert!(failure.message.ends_with("it finds no devices"), "{failure}");
+    }
+
+    #[test]
+    fn an_owner_without_ucx_says_so_to_its_readers() {
+        let (owner, listener) = (serving(closed()), TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = listener.local_addr().unwrap().to_string();
+        let welcoming = thread::spawn(move || welcome(&owner, listener.accept().unwrap().0));
+        let stream = handshake::connect(&address, &ClusterKey::open()).unwrap();
+        let ours = Hello { table: TABLE, pair: 1, worker: vec![1] };
+        handshake::tell(&stream, &Ok(ours)).unwrap();
+        expect_no_ucx(&handshake::hear(&stream).unwrap_err());
+        expect_no_ucx(&welcoming.join().unwrap().unwrap_err());
+    }
+
+    #[test]
+    fn a_reader_without_ucx_troubles_no_owner() {
+        // Nobody listens there, which would be found first.
+        let address = table_address::of_table(SCHEME, "127.0.0.1:1", TABLE);
+        expect_no_ucx(&meet(&serving(closed()), &address).err().unwrap());
+    }
+
+    #[test]
+    fn a_handshake_waits_for_ucx_to_be_opened() {
+        let shared = serving(Way::Opening);
+        let ours = Arc::clone(&shared);
+        let opening = thread::spawn(move || {
+            // Most likely somebody waits by then; nobody says so.
+            thread::sleep(std::time::Duration::from_millis(20));
+            ours.set_way(Way::Open(vec![1, 2, 3]));
+        });
+        assert_eq!(introduce(&shared, TABLE).unwrap().worker, [1, 2, 3]);
+        opening.join().unwrap();
+    }
+}
