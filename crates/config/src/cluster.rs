@@ -27,7 +27,8 @@ pub struct ClusterFlags {
     #[arg(long, env = "TRIPTYCH_TRANSPORT", value_enum)]
     pub transport: Option<TransportChoice>,
     /// The address under which others reach this process's memory: an IP to listen on, or a name
-    /// that leads here [default: listen on all, and let others use this machine's own address].
+    /// that leads here [default: listen on all, and let others use the address that this machine
+    /// has on its way to etcd or NATS, or else to anywhere].
     #[arg(long, env = "TRIPTYCH_TRANSPORT_HOST", value_name = "IP|NAME")]
     pub transport_host: Option<String>,
     /// A file with the secret that all processes of a cluster share; without it whoever reaches

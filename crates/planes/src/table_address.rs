@@ -64,6 +64,16 @@ fn way_out(any: IpAddr) -> IpAddr {
     }
 }
 
+/// The address that this machine has on its way to `server`; none where that is this machine, or
+/// there is no way.
+pub fn way_to(server: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match server {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    asked(any, server)
+}
+
 fn asked(from: IpAddr, toward: IpAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((from, 0)).ok()?;
     socket.connect((toward, 9)).ok()?;

@@ -1,6 +1,7 @@
 //! From the configuration to planes: the only place that names concrete ones.
 
 use crate::system::System;
+use crate::transport_host::TransportHost;
 use config::cluster::{ClusterConfig, TransportChoice};
 use config::etcd::EtcdConfig;
 use config::nats::{NatsAuth, NatsConfig};
@@ -8,7 +9,6 @@ use discovery_etcd::EtcdConfig as EtcdParts;
 use messaging_nats::{NatsAuth as AuthParts, NatsConfig as NatsParts, NatsTls as NatsTlsParts};
 use planes::{ClusterKey, Discovery, Messaging, Planes, Transport, Transports};
 use planes_mem::CopyByGpu;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use transport_tcp::TcpConfig;
@@ -35,7 +35,9 @@ pub async fn connect(
     // First, because it fails at once where it does.
     let transport = match cluster.transport {
         TransportChoice::Mem => memory.transport,
-        TransportChoice::Tcp | TransportChoice::Ucx | TransportChoice::Auto => transport(cluster)?,
+        TransportChoice::Tcp | TransportChoice::Ucx | TransportChoice::Auto => {
+            transport(cluster, TransportHost::of(cluster).await)?
+        }
     };
     let discovery = async {
         match &cluster.etcd {
@@ -85,9 +87,9 @@ fn at_flag(flag: String) -> impl FnOnce(Error) -> Error {
 }
 
 /// Every process serves TCP, so that peers without UCX can read from it as well.
-fn transport(cluster: &ClusterConfig) -> Result<Arc<dyn Transport>> {
+fn transport(cluster: &ClusterConfig, host: TransportHost) -> Result<Arc<dyn Transport>> {
     let key = cluster_key(cluster)?;
-    let (listen, advertise) = listen(cluster.transport_host.as_deref());
+    let TransportHost { listen, advertise } = host;
     let ucx = || {
         let (advertise, key) = (advertise.clone(), key.clone());
         transport_ucx::start(UcxConfig { listen, advertise, key })
@@ -114,17 +116,6 @@ pub(crate) fn cluster_key(cluster: &ClusterConfig) -> Result<ClusterKey> {
         Some(secret) => ClusterKey::from_bytes(secret.bytes()),
         None => Ok(ClusterKey::open()),
     }
-}
-
-/// Where to listen for peers, and the host by which they find us.
-pub(crate) fn listen(host: Option<&str>) -> (SocketAddr, Option<String>) {
-    let ip = host.and_then(|host| host.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let advertise = host.map(str::to_owned).filter(|_| !ip.is_unspecified() || host_is_name(host));
-    (SocketAddr::new(ip, 0), advertise)
-}
-
-fn host_is_name(host: Option<&str>) -> bool {
-    host.is_some_and(|host| host.parse::<IpAddr>().is_err())
 }
 
 /// etcd's adapter's words for our configuration. Errors: the file of the cluster's key holds none.
@@ -170,23 +161,5 @@ pub(crate) fn nats_parts(nats: &NatsConfig, name: &str, deadline: Duration) -> N
         auth,
         tls: tls.map(|tls| NatsTlsParts { ca: tls.ca.clone(), identity: tls.identity.clone() }),
         start_deadline: deadline,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_listened_on_and_advertised() {
-        let check = |host, expected: (&str, Option<&str>)| {
-            let (listen, advertise) = listen(host);
-            assert_eq!((listen.to_string().as_str(), advertise.as_deref()), expected, "{host:?}");
-        };
-        check(None, ("0.0.0.0:0", None));
-        check(Some("0.0.0.0"), ("0.0.0.0:0", None));
-        check(Some("127.0.0.1"), ("127.0.0.1:0", Some("127.0.0.1")));
-        check(Some("::1"), ("[::1]:0", Some("::1")));
-        check(Some("node-3"), ("0.0.0.0:0", Some("node-3")));
     }
 }

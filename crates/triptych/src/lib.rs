@@ -17,6 +17,7 @@ pub mod process;
 mod serve;
 mod sizes;
 mod system;
+mod transport_host;
 mod workers;
 mod working;
 mod worst_case;

@@ -1,7 +1,8 @@
 //! Whether a process could meet the others: etcd, NATS, the transports, the shared key.
 
 use super::finding::Finding;
-use crate::connect::{cluster_key, etcd_parts, listen, nats_parts};
+use crate::connect::{cluster_key, etcd_parts, nats_parts};
+use crate::transport_host::TransportHost;
 use config::ClusterConfig;
 use config::cluster::TransportChoice;
 use std::net::TcpListener;
@@ -30,7 +31,7 @@ pub(super) async fn check(cluster: &ClusterConfig) -> Vec<Finding> {
     }
     if cluster.transport != TransportChoice::Mem {
         findings.extend(ucx(cluster.transport));
-        findings.push(tcp(cluster));
+        findings.push(tcp(cluster).await);
         findings.push(key(cluster));
     }
     findings
@@ -62,15 +63,15 @@ fn ucx(transport: TransportChoice) -> Option<Finding> {
     }
 }
 
-fn tcp(cluster: &ClusterConfig) -> Finding {
-    let (address, advertised) = listen(cluster.transport_host.as_deref());
-    match TcpListener::bind(address) {
+async fn tcp(cluster: &ClusterConfig) -> Finding {
+    let TransportHost { listen, advertise } = TransportHost::of(cluster).await;
+    match TcpListener::bind(listen) {
         Ok(_) => {
-            let host = advertised.unwrap_or("this machine's own address".to_owned());
+            let host = advertise.unwrap_or("this machine's own address".to_owned());
             Finding::ok("tcp", format!("peers will find this process's memory at {host}"))
         }
         Err(error) => {
-            let detail = format!("cannot listen on {}: {error}", address.ip());
+            let detail = format!("cannot listen on {}: {error}", listen.ip());
             Finding::fail("tcp", detail, "give --transport-host an address of this machine")
         }
     }
