@@ -151,8 +151,8 @@ fn source(volume: &str) -> Option<String> {
 /// Health is asked for at the port that the process is given.
 fn of_health(service: &Value) -> Option<String> {
     let port = service["environment"][SYSTEM_PORT].as_str()?;
-    let asked = list(&service["healthcheck"]["test"]).iter().filter_map(Value::as_str);
-    let is_right = asked.last().is_some_and(|url| url.contains(&format!(":{port}/")));
+    let asked = list(&service["healthcheck"]["test"]).last().and_then(Value::as_str);
+    let is_right = asked.is_some_and(|url| url.contains(&format!(":{port}/")));
     (!is_right).then(|| format!("its health is not asked for at port {port}"))
 }
 
