@@ -13,7 +13,7 @@ pub enum Backend {
     /// A loaded model, and a lane of the device that its weights are on.
     Model(Arc<dyn Model>, Device),
     /// A pretence with set costs and tokens.
-    Mock(MockModel),
+    Mock(Box<MockModel>),
 }
 
 impl Backend {

@@ -28,7 +28,7 @@ pub(crate) struct LoadedModel {
 enum Backing {
     /// With the lanes of each worker.
     Weights(Arc<dyn Model>, Vec<Lanes>),
-    Mock(MockModel, usize),
+    Mock(Box<MockModel>, usize),
 }
 
 /// The workers that a model is loaded for.
@@ -58,7 +58,7 @@ impl LoadedModel {
         description.card.template_override.clone_from(&config.template_override);
         match kind {
             EngineKind::Mock(mock) => {
-                let mock = mock_model(mock, &description)?;
+                let mock = Box::new(mock_model(mock, &description)?);
                 let backing = Backing::Mock(mock, crew.roles.len());
                 Ok(Self { description, backing, kv: KvRoom::Host, gemm_choices: None })
             }

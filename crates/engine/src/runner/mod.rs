@@ -55,7 +55,7 @@ impl Runner {
             Backend::Model(model, device) => {
                 Self::Model(Box::new(ModelRunner::new((model, device), kv, cfg)?))
             }
-            Backend::Mock(mock) => Self::Mock(Box::new(MockRunner::new(mock, kv))),
+            Backend::Mock(mock) => Self::Mock(Box::new(MockRunner::new(*mock, kv))),
         })
     }
 

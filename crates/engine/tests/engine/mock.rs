@@ -17,7 +17,8 @@ fn rig(script: MockScript, answer_len: Option<usize>, cost: MockCost) -> Rig {
 
 fn rig_of(setup: Setup, mock: MockModel) -> Rig {
     let model = Toy::model();
-    let engine = engine::start(Backend::Mock(mock), config(&model, setup)).expect("it starts");
+    let engine =
+        engine::start(Backend::Mock(Box::new(mock)), config(&model, setup)).expect("it starts");
     Rig { engine, model, n_blocks: setup.n_blocks }
 }
 
