@@ -13,7 +13,7 @@ use types::prompt::ExpandedPrompt;
 use types::{Error, Result};
 
 /// Longest time that the tower waits; a test that fails lets nobody go on.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 pub(crate) struct Tower {
     model: Arc<dyn Model>,
