@@ -12,6 +12,8 @@ use futures::future::try_join_all;
 use planes::Instance;
 use std::time::Duration;
 use tracing::{Instrument, debug_span};
+use types::media::MediaItem;
+use types::prompt::n_expanded;
 use types::stage::{Stage, Stages};
 use types::{Error, ErrorKind, Result};
 use wire::message::{Item, KvHandoff, Reply, Request, Run};
@@ -95,28 +97,50 @@ impl Passage<'_> {
         Ok((described, conversation))
     }
 
-    /// Has room promised at decode before prefill begins. Where prefill encodes, the length of the
-    /// prompt is known only then, and room is asked for beside its work.
+    /// Has room promised at decode before prefill takes blocks; none where nobody decodes elsewhere,
+    /// or the length of the prompt is not known yet, because prefill is to describe the media.
     pub(crate) async fn reserve(&self, items: &[Item]) -> Passed<Option<Reservation>> {
-        let mut reserved = self.ask_for_room(items);
-        if let (Some(reservation), Some(decoder)) = (&mut reserved, &self.route.decode) {
-            let granted = reservation.granted(self.attempt.time_left());
-            let granted = granted.instrument(debug_span!("reserve")).await;
-            self.blame(decoder, granted)?;
-        }
-        Ok(reserved)
+        let is_known = items.len() == self.attempt.request.media.len();
+        let Some(decoder) = self.route.decode.as_ref().filter(|_| is_known) else {
+            return Ok(None);
+        };
+        let items: Vec<MediaItem> = items.iter().map(|item| item.item.clone()).collect();
+        let n_tokens = n_expanded(self.attempt.prompt.len(), &items).try_into();
+        let n_tokens = n_tokens.unwrap_or(u32::MAX);
+        let request = Request::Reserve { n_tokens, n_choices: self.attempt.sampling.n };
+        let time_left = self.attempt.time_left();
+        let mut reservation = Reservation::ask(self.call(decoder, &request, time_left));
+        let granted = reservation.granted(time_left).instrument(debug_span!("reserve")).await;
+        self.blame(decoder, granted)?;
+        Ok(Some(reservation))
     }
 
-    fn ask_for_room(&self, items: &[Item]) -> Option<Reservation> {
-        let decoder = self.route.decode.as_ref()?;
-        let is_known = items.len() == self.attempt.request.media.len();
-        is_known.then(|| {
-            // Each medium's placeholder is in the prompt already.
-            let n_rows: u32 = items.iter().map(|item| item.item.n_tokens.saturating_sub(1)).sum();
-            let n_tokens = self.attempt.prompt.len() as u32 + n_rows;
-            let request = Request::Reserve { n_tokens, n_choices: self.attempt.sampling.n };
-            Reservation::ask(self.call(decoder, &request, self.attempt.time_left()))
-        })
+    /// The same while prefill, which has described the media, waits for it; then it is told.
+    async fn reserve_beside(
+        &self,
+        items: &[Item],
+        prefill: &mut Conversation,
+    ) -> Passed<Option<Reservation>> {
+        let worker = &self.route.prefill;
+        let reserved = tokio::select! {
+            biased;
+            reserved = self.reserve(items) => reserved?,
+            // Its loss is noticed here.
+            reply = prefill.next(self.attempt.time_left()) => {
+                return match self.blame(worker, reply)? {
+                    Some(other) => Err(out_of_place(&other).into()),
+                    None => Err(self.lost(worker, ended_too_soon())),
+                };
+            }
+        };
+        if reserved.is_some() {
+            let request = Request::Proceed { request: self.attempt.request.id };
+            let time_left = self.attempt.time_left();
+            // Its end, since letting go of it earlier might take it back.
+            let ended = self.call(worker, &request, time_left).next(time_left).await;
+            self.blame(worker, ended)?;
+        }
+        Ok(reserved)
     }
 
     /// Runs the prompt; gives the handoff to decode, or nothing when all choices have ended.
@@ -138,7 +162,9 @@ impl Passage<'_> {
                 Some(Reply::Described { item, .. }) => {
                     self.recognise(items.len(), &item, progress)?;
                     items.push(item);
-                    reserved = reserved.or_else(|| self.ask_for_room(&items));
+                    if items.len() == self.attempt.request.media.len() {
+                        reserved = self.reserve_beside(&items, &mut conversation).await?;
+                    }
                 }
                 Some(Reply::Handoff(handoff)) => {
                     return Ok(Some(Prefilled { items, handoff, conversation, reserved }));

@@ -34,6 +34,9 @@ pub fn decode_request(bytes: Bytes) -> Result<Request> {
         Body::FinishChoice(proto::FinishChoice { request_id, choice }) => {
             Request::FinishChoice { request: self::request_id(&request_id)?, choice }
         }
+        Body::Proceed(proto::Proceed { request_id }) => {
+            Request::Proceed { request: self::request_id(&request_id)? }
+        }
     })
 }
 

@@ -27,6 +27,9 @@ pub fn encode_request(request: &Request) -> Bytes {
             request_id: request.to_bytes().to_vec().into(),
             choice,
         }),
+        &Request::Proceed { request } => {
+            Body::Proceed(proto::Proceed { request_id: request.to_bytes().to_vec().into() })
+        }
     };
     proto::Request { version: VERSION, body: Some(body) }.encode_to_vec().into()
 }

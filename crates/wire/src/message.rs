@@ -35,6 +35,11 @@ pub enum Request {
         /// Which of its choices.
         choice: u32,
     },
+    /// Compute what was described: decode has room for it. There is no reply.
+    Proceed {
+        /// The request.
+        request: RequestId,
+    },
 }
 
 /// Run consecutive stages of one request on the instance called.

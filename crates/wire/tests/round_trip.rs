@@ -98,6 +98,7 @@ fn requests() -> Vec<Request> {
         Request::FetchCard,
         Request::Reserve { n_tokens: 1000, n_choices: 3 },
         Request::FinishChoice { request: RequestId(77), choice: 2 },
+        Request::Proceed { request: RequestId(77) },
     ]
 }
 

@@ -61,6 +61,10 @@ async fn run_request(
             }
             Ok(())
         }
+        Request::Proceed { request } => {
+            shared.waiting.proceed(request);
+            Ok(())
+        }
         Request::Reserve { n_tokens, n_choices } => {
             reserve(shared, (n_tokens as usize, n_choices as usize), terms, replies).await
         }

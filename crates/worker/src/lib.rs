@@ -23,6 +23,7 @@ mod rows;
 mod running;
 mod sequence;
 mod terms;
+mod waiting;
 mod worker;
 
 pub use worker::{MediaPolicy, Worker, WorkerParts, WorkerView};

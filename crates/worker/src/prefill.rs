@@ -57,7 +57,12 @@ async fn compute(
     (id, terms): (RequestId, &Terms),
     replies: &mut ReplySender<Reply>,
 ) -> Result<Option<Exported>> {
+    // Told of the media, the caller may answer at once.
+    let may_proceed = must_wait(&run).then(|| shared.waiting.begin(run.id));
     let (items, sources) = media(shared, &run, terms, replies).await?;
+    if let Some(may_proceed) = may_proceed {
+        may_proceed.told(terms.patience()).await?;
+    }
     let request = seq_request(shared, &run, id, &items)?;
     let n_prompt = request.prompt.tokens.len();
     let (sink, mut events) = events();
@@ -73,6 +78,12 @@ async fn compute(
     // here on when they are free, since a peer may be reading them.
     abort.disarm();
     Ok(exported)
+}
+
+/// Whether a call may take blocks only when it is told to: the length of its prompt is known to
+/// nobody before it has described the media, and decode elsewhere must have room first.
+fn must_wait(run: &Run) -> bool {
+    run.stages.has(Stage::Encode) && !run.stages.has(Stage::Decode)
 }
 
 /// The described media of a call, and where their rows come from.

@@ -10,6 +10,7 @@ use crate::presence::Presence;
 use crate::room::Room;
 use crate::rows::RowsTable;
 use crate::running::RunningCalls;
+use crate::waiting::WaitingCalls;
 use engine::Engine;
 use fetch::Fetcher;
 use models::Processor;
@@ -98,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) media_memory: MediaMemory,
     pub(crate) calls: Calls,
     pub(crate) running: RunningCalls,
+    /// Those that wait to be told that decode has room.
+    pub(crate) waiting: WaitingCalls,
     pub(crate) recorder: WorkerRecorder,
     pub(crate) kv_transfer_deadline: Duration,
     pub(crate) media: MediaPolicy,
@@ -131,6 +134,7 @@ impl Worker {
             media_memory: MediaMemory::new(parts.media.n_bytes_held_max),
             calls: Calls::default(),
             running: RunningCalls::default(),
+            waiting: WaitingCalls::default(),
             recorder: parts.recorder,
             kv_transfer_deadline: parts.kv_transfer_deadline,
             fetcher: Fetcher::new(parts.media.remote.clone()),

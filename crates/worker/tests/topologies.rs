@@ -334,7 +334,7 @@ async fn every_topology_gives_the_same_tokens() {
     let requests = |n_requests| (0..n_requests).map(|seed| request(&fixture, seed));
     let one = answers(&fixture, "w", requests(N_MANY)).await;
     let many = [("epd", N_MANY)];
-    let few = ["ww", "qd", "eeppdd", "eqpd", "W", "qD", "ePd", "Epd", "EPD", "EEQPD"]
+    let few = ["ww", "qd", "eeppdd", "eqpd", "W", "qD", "Qd", "QD", "ePd", "Epd", "EPD", "EEQPD"]
         .map(|roles| (roles, N_FEW));
     for (roles, n_requests) in many.into_iter().chain(few) {
         let others = answers(&fixture, roles, requests(n_requests)).await;
