@@ -63,9 +63,9 @@ impl Core {
         Ok(core)
     }
 
-    /// Runs until the mailbox closes. A panic outside a step is a fault in the engine itself, a lost
-    /// device does not come back, and with wrong accounts a block may have two owners: then all
-    /// requests fail, and so does everything asked later.
+    /// Runs until the mailbox closes. A panic outside a step is a fault in the engine itself, a
+    /// lost device does not come back, and with wrong accounts a block may have two owners: then
+    /// all requests fail, and so does everything asked later.
     pub(crate) fn run(mut self) {
         let outcome = catch_unwind(AssertUnwindSafe(|| while self.turn() {}));
         // What is in flight may still use memory that is given back from here on. A lost device

@@ -97,8 +97,9 @@ pub enum SeqEvent {
     /// `needed_items` (those not wholly inside the cached beginning) must be supplied.
     ///
     /// Rarely comes again, with further items, when blocks that covered them had to be given up:
-    /// supply those too, or abort the request and begin anew. No item is asked for twice; supplied rows are kept until the last event, or
-    /// until somebody waits for embedding memory when the prompt has been computed.
+    /// supply those too, or abort the request and begin anew. No item is asked for twice; supplied
+    /// rows are kept until the last event, or until somebody waits for embedding memory when the
+    /// prompt has been computed.
     Pinned {
         /// Tokens at the beginning of the prompt that need not be computed.
         cached_tokens: u32,

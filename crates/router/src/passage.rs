@@ -97,8 +97,9 @@ impl Passage<'_> {
         Ok((described, conversation))
     }
 
-    /// Has room promised at decode before prefill takes blocks; none where nobody decodes elsewhere,
-    /// or the length of the prompt is not known yet, because prefill is to describe the media.
+    /// Has room promised at decode before prefill takes blocks; none where nobody decodes
+    /// elsewhere, or the length of the prompt is not known yet, because prefill is to describe the
+    /// media.
     pub(crate) async fn reserve(&self, items: &[Item]) -> Passed<Option<Reservation>> {
         let is_known = items.len() == self.attempt.request.media.len();
         let Some(decoder) = self.route.decode.as_ref().filter(|_| is_known) else {

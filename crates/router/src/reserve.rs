@@ -40,7 +40,7 @@ impl Reservation {
 mod tests {
     use super::*;
     use crate::calls::Terms;
-    use crate::scripted::{Scripted, Scripts};
+    use crate::scripted::{Script, Scripted};
     use planes::Address;
     use types::{Error, ErrorKind};
     use wire::message::Request;
@@ -49,7 +49,7 @@ mod tests {
 
     fn asked(said: Vec<Result<Reply>>) -> Reservation {
         let address = Address("d".into());
-        let messaging = Scripted(Scripts::from([(address.clone(), said)]));
+        let messaging = Scripted(move |_: &Address, _: &Request| Script::ends(said.clone()));
         let request = Request::Reserve { n_tokens: 1, n_choices: 1 };
         let terms = Terms { deadline: LONG, trace: "" };
         Reservation::ask(Conversation::begin(&messaging, &address, &request, terms))

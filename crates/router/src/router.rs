@@ -119,11 +119,28 @@ impl Backend for Router {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scripted::{self, Scripts};
-    use planes::{Address, Instance};
-    use types::InstanceId;
-    use types::stage::Stages;
-    use wire::message::Reply;
+    use crate::scripted::{self, Script};
+    use futures::StreamExt;
+    use planes::{Address, Instance, RemoteHandle};
+    use types::kv::KvLayout;
+    use types::output::{GenerateEvent, OutputToken};
+    use types::sampling::SamplingParams;
+    use types::stage::{Stage, Stages};
+    use types::{ErrorKind, InstanceId, LeaseId, Secret};
+    use wire::message::{KvHandoff, Reply};
+
+    fn instance(id: u128, card: &ModelCard, stages: Stages) -> Instance {
+        Instance {
+            id: InstanceId(id),
+            model: "m".into(),
+            card: card.digest(),
+            stages,
+            address: Address(format!("w.{id}")),
+            transports: Vec::new(),
+            kv: None,
+            encode_endpoint: None,
+        }
+    }
 
     fn card(name: &str) -> ModelCard {
         ModelCard {
@@ -145,32 +162,87 @@ mod tests {
     #[tokio::test]
     async fn a_card_is_taken_from_whoever_sends_what_was_announced() {
         let (announced, another) = (card("config.json"), card("other.json"));
+        let whole = |id| instance(id, &announced, Stages::ALL);
         let said = [told(&another), Vec::new(), told(&announced)];
-        let (mut instances, mut scripts) = (Vec::new(), Scripts::new());
-        for (id, said) in (1..).zip(said) {
-            let address = Address(format!("w.{id}"));
-            scripts.insert(address.clone(), said);
-            instances.push(Instance {
-                id: InstanceId(id),
-                model: "m".into(),
-                card: announced.digest(),
-                stages: Stages::ALL,
-                address,
-                transports: Vec::new(),
-                kv: None,
-                encode_endpoint: None,
-            });
-        }
-        let planes = scripted::planes(instances.clone(), scripts.clone());
+        let says = move |address: &Address, _: &Request| {
+            let id: usize = address.0.trim_start_matches("w.").parse().unwrap();
+            Script::ends(said[id - 1].clone())
+        };
+        let planes = scripted::planes(vec![whole(1), whole(2), whole(3)], says.clone());
         let router = Router::start(planes, RouterConfig::default()).await.unwrap();
         assert_eq!(*router.card("m").await.unwrap(), announced);
         let tellers = router.0.members.tellers_of("m", |_| true).unwrap();
         let order: Vec<u128> = tellers.iter().map(|teller| teller.id.0).collect();
         assert_eq!(order, [3, 1, 2], "the others are suspects now");
         // Without the honest one there is no card at all.
-        instances.truncate(1);
-        let router = Router::start(scripted::planes(instances, scripts), RouterConfig::default());
+        let alone = scripted::planes(vec![whole(1)], says);
+        let router = Router::start(alone, RouterConfig::default());
         let refused = router.await.unwrap().card("m").await.unwrap_err();
         assert!(refused.message.contains("another model card"), "{refused}");
+    }
+
+    fn handoff() -> KvHandoff {
+        let dtype = String::new();
+        KvHandoff {
+            handle: RemoteHandle {
+                owner: Address("w.1".into()),
+                transports: Vec::new(),
+                lease: LeaseId { slot: 0, generation: 0 },
+                secret: Secret(0),
+            },
+            layout: KvLayout { block_size: 32, n_layers: 1, n_kv_heads: 1, head_dim: 1, dtype },
+            n_tokens: 3,
+            positions_delta: 0,
+            first: vec![Some(5)],
+            transfer_time: Duration::from_secs(60),
+        }
+    }
+
+    fn words(card: &ModelCard) -> GenerateRequest {
+        GenerateRequest {
+            id: RequestId(1),
+            model: "m".into(),
+            card: card.digest(),
+            prompt: vec![1, 2, 3],
+            media: Vec::new(),
+            sampling: SamplingParams::default(),
+            cache_salt: String::new(),
+            first_token_deadline: Duration::from_secs(60),
+            trace: String::new(),
+        }
+    }
+
+    /// Decode is still reading when prefill ends: a slow network is no reason to give prefill up.
+    #[tokio::test]
+    async fn only_a_lender_that_is_gone_is_passed_over() {
+        let check = async |end: ErrorKind, expected: ErrorKind, order: [u128; 2]| {
+            let card = card("config.json");
+            let (prefill, decode) = (Stages::of(&[Stage::Prefill]), Stages::of(&[Stage::Decode]));
+            let there = vec![instance(1, &card, prefill), instance(2, &card, decode)];
+            let token = OutputToken { token: 5, logprob: None, top_logprobs: Vec::new() };
+            let says = move |_: &Address, request: &Request| match request {
+                Request::Run(run) if run.stages == prefill => Script::ends(vec![
+                    Ok(Reply::Admitted { prompt_tokens: 3, cached_tokens: 0 }),
+                    Ok(Reply::Tokens { choice: 0, tokens: vec![token.clone()] }),
+                    Ok(Reply::Handoff(handoff())),
+                    Err(Error::new(end, "the KV blocks were not read")),
+                ]),
+                Request::Reserve { .. } => Script::stays(vec![Ok(Reply::Reserved)]),
+                _ => Script::stays(Vec::new()),
+            };
+            let router = Router::start(scripted::planes(there, says), RouterConfig::default());
+            let router = router.await.unwrap();
+            let events: Vec<_> = router.generate(words(&card)).collect().await;
+            let [admitted, first, Err(failure)] = &events[..] else { panic!("{events:?}") };
+            assert!(matches!(admitted, Ok(GenerateEvent::Admitted { .. })), "{admitted:?}");
+            assert!(matches!(first, Ok(GenerateEvent::Tokens { .. })), "{first:?}");
+            assert_eq!(failure.kind, expected, "{failure}");
+            assert!(failure.message.contains("were not read"), "{failure}");
+            let tellers = router.0.members.tellers_of("m", |_| true).unwrap();
+            assert_eq!(tellers.iter().map(|it| it.id.0).collect::<Vec<_>>(), order, "{end:?}");
+        };
+        check(ErrorKind::Timeout, ErrorKind::Timeout, [1, 2]).await;
+        // Nobody else prefills, and that is said.
+        check(ErrorKind::PeerLost, ErrorKind::Unavailable, [2, 1]).await;
     }
 }

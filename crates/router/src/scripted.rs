@@ -1,4 +1,4 @@
-//! Planes for tests: workers that say what a script says, whatever they are asked.
+//! Planes for tests: workers that say what a script has for what they are asked.
 
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
@@ -7,31 +7,50 @@ use planes::{
     Address, Call, Destination, Discovery, Handler, Instance, LeaseTable, MembershipEvent,
     Messaging, Planes, RemoteHandle, Replies, Source, Transport, Withdraw,
 };
-use std::collections::HashMap;
 use std::sync::Arc;
 use types::{Error, Result};
-use wire::message::Reply;
+use wire::message::{Reply, Request};
 
-/// What is said at each address; then the stream ends.
-pub(crate) type Scripts = HashMap<Address, Vec<Result<Reply>>>;
+/// What a worker says to a call.
+pub(crate) struct Script {
+    said: Vec<Result<Reply>>,
+    stays: bool,
+}
 
-/// Planes that show `instances`, whose workers say what `scripts` has for their address.
-pub(crate) fn planes(instances: Vec<Instance>, scripts: Scripts) -> Planes {
+impl Script {
+    /// This, and then the end.
+    pub(crate) fn ends(said: Vec<Result<Reply>>) -> Self {
+        Self { said, stays: false }
+    }
+
+    /// This, and then nothing more.
+    pub(crate) fn stays(said: Vec<Result<Reply>>) -> Self {
+        Self { said, stays: true }
+    }
+}
+
+/// Planes that show `instances`, who say what `says` has.
+pub(crate) fn planes(
+    instances: Vec<Instance>,
+    says: impl Fn(&Address, &Request) -> Script + Send + Sync + 'static,
+) -> Planes {
     Planes {
         discovery: Arc::new(Shown(instances)),
-        messaging: Arc::new(Scripted(scripts)),
+        messaging: Arc::new(Scripted(says)),
         transport: Arc::new(NoTransport),
         are_apart: false,
     }
 }
 
 /// Messaging alone.
-pub(crate) struct Scripted(pub(crate) Scripts);
+pub(crate) struct Scripted<F>(pub(crate) F);
 
-impl Messaging for Scripted {
-    fn call(&self, address: &Address, _: Call) -> Replies {
-        let said = self.0.get(address).cloned().unwrap_or_default();
-        stream::iter(said).map(|reply| reply.map(|reply| wire::encode_reply(&reply))).boxed()
+impl<F: Fn(&Address, &Request) -> Script + Send + Sync> Messaging for Scripted<F> {
+    fn call(&self, address: &Address, call: Call) -> Replies {
+        let request = wire::decode_request(call.body).expect("the router's own request");
+        let Script { said, stays } = (self.0)(address, &request);
+        let said = stream::iter(said).map(|reply| reply.map(|reply| wire::encode_reply(&reply)));
+        if stays { said.chain(stream::pending()).boxed() } else { said.boxed() }
     }
 
     fn serve(&self, _: &Address, _: Arc<dyn Handler>) -> BoxFuture<'static, Result<Withdraw>> {

@@ -51,8 +51,8 @@ pub enum EventKind {
         /// Index in the prompt and block of the pool, for each block that is not here already.
         missing: Vec<(usize, u32)>,
     },
-    /// A choice lost its blocks and is forgotten, because its prompt cannot be computed here: it was
-    /// imported, or its rows were let go. It must be prefilled again.
+    /// A choice lost its blocks and is forgotten, because its prompt cannot be computed here: it
+    /// was imported, or its rows were let go. It must be prefilled again.
     Preempted {
         /// Index of the choice.
         choice: u32,

@@ -79,8 +79,8 @@ impl Scheduler {
         !self.can_finish(rank) && self.n_rows_ready(rank) == 0
     }
 
-    /// Lets go of a request's rows, if its prompt has been computed: whether it has. From then on it
-    /// is like one whose prompt was computed elsewhere.
+    /// Lets go of a request's rows, if its prompt has been computed: whether it has. From then on
+    /// it is like one whose prompt was computed elsewhere.
     pub fn let_go_of_rows(&mut self, id: RequestId) -> bool {
         let seqs = &self.seqs;
         let Some(request) = self.requests.get_mut(&id) else { return false };

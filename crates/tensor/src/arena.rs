@@ -29,8 +29,8 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// Reserves `n_bytes` of zeros; pages, huge ones where there are, are taken from the system when
-    /// first touched.
+    /// Reserves `n_bytes` of zeros; pages, huge ones where there are, are taken from the system
+    /// when first touched.
     ///
     /// Errors: the system refuses (`Unavailable`).
     pub fn host(n_bytes: usize) -> Result<Arc<Self>> {

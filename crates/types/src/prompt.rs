@@ -43,8 +43,8 @@ pub struct ExpandedPrompt {
 /// Repeats each placeholder of `tokens` as often as its medium has rows; media are taken in order.
 ///
 /// Errors: the number or kind of placeholders differs from that of the media; the prompt would be
-/// longer than `n_tokens_max` (`ContextLengthExceeded`), for which no memory is taken: how many rows
-/// a medium has is what a peer says.
+/// longer than `n_tokens_max` (`ContextLengthExceeded`), for which no memory is taken: how many
+/// rows a medium has is what a peer says.
 pub fn expand(
     tokens: &[TokenId],
     placeholders: &[Placeholder],

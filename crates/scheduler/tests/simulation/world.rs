@@ -519,8 +519,8 @@ impl World {
         }
     }
 
-    /// A choice whose prompt cannot be computed here was handed back: another engine computes its prompt and answer again, and
-    /// it comes back as a request of its own.
+    /// A choice whose prompt cannot be computed here was handed back: another engine computes its
+    /// prompt and answer again, and it comes back as a request of its own.
     fn resume(&mut self, idx: usize, choice: u32) {
         let truth = &mut self.truths[idx];
         truth.choice(choice).is_over = true;
