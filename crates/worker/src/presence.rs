@@ -105,10 +105,8 @@ impl Keeper {
             match shared.engine.condition() {
                 Condition::Well => self.join(&shared).await,
                 Condition::Failing => self.try_engine(&shared),
-                Condition::Broken => {
-                    tracing::warn!("the engine has broken down: this worker leaves the cluster");
-                    return self.leave();
-                }
+                // Why is said by the process, which ends.
+                Condition::Broken => return self.leave(),
             }
         }
     }
